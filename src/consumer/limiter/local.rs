@@ -1,0 +1,2 @@
+//! consumer/limiter/local
+pub struct LocalLimiter;

@@ -1,0 +1,2 @@
+//! consumer/limiter/redis
+pub struct RedisLimiter; pub struct RedisLimiterOptions;

@@ -1,0 +1,2 @@
+//! consumer
+pub mod limiter;

@@ -1,0 +1,2 @@
+//! gate/local
+pub struct LocalGate;

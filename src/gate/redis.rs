@@ -1,0 +1,2 @@
+//! gate/redis
+pub struct RedisGate; pub struct RedisGateOptions;

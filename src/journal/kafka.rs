@@ -1,0 +1,2 @@
+//! journal/kafka
+pub struct KafkaJournal; pub struct KafkaOptions; pub struct KafkaSasl; pub struct KafkaTls;

@@ -1,0 +1,2 @@
+//! journal/sqlite
+pub struct SqliteJournal;

@@ -1,0 +1,2 @@
+//! ledger/mysql
+pub struct MysqlLedger; pub struct MysqlOptions;

@@ -1,0 +1,2 @@
+//! ledger/sqlite
+pub struct SqliteLedger;
