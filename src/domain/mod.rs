@@ -8,9 +8,7 @@ mod record;
 mod roster;
 mod terms;
 
-pub use ids::{
-    BadCouponId, BadUserId, CouponId, EpochMillis, Offset, Partition, Sequence, UserId, issue_id, now_millis, partition_of,
-};
+pub use ids::{BadCouponId, BadUserId, CouponId, EpochMillis, Offset, Partition, Sequence, UserId, issue_id, now_millis, partition_of};
 pub use record::{Body, Decoded, Record, SkipReason, StopReason, WRITE_VERSION, decode, encode, fingerprint};
 pub use roster::{Decision, Refusal, Roster, UserState};
 pub use terms::{Discount, FieldFault, Status, Terms, TermsDraft, TermsPatch};

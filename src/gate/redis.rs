@@ -1,2 +1,3 @@
 //! gate/redis
-pub struct RedisGate; pub struct RedisGateOptions;
+pub struct RedisGate;
+pub struct RedisGateOptions;

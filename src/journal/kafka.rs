@@ -1,2 +1,5 @@
 //! journal/kafka
-pub struct KafkaJournal; pub struct KafkaOptions; pub struct KafkaSasl; pub struct KafkaTls;
+pub struct KafkaJournal;
+pub struct KafkaOptions;
+pub struct KafkaSasl;
+pub struct KafkaTls;

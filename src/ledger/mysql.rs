@@ -1,2 +1,3 @@
 //! ledger/mysql
-pub struct MysqlLedger; pub struct MysqlOptions;
+pub struct MysqlLedger;
+pub struct MysqlOptions;

@@ -1,2 +1,3 @@
 //! consumer/limiter/redis
-pub struct RedisLimiter; pub struct RedisLimiterOptions;
+pub struct RedisLimiter;
+pub struct RedisLimiterOptions;

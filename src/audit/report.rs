@@ -1,0 +1,94 @@
+//! What the audit says, for people and for scripts.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::domain::CouponId;
+
+/// One fault, named so that it can be looked up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    pub kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    pub detail: String,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct CouponReport {
+    pub coupon_id: CouponId,
+    pub name: String,
+    pub status: &'static str,
+    pub total_quantity: i64,
+    /// Issued rows in the ledger.
+    pub issued: i64,
+    /// Open or abandoning dead letters: wins that keep their slot.
+    pub dead_letters: i64,
+    /// Wins in the log that the ledger has not read yet.
+    pub unwritten: i64,
+    /// When the newest row was written, epoch milliseconds.
+    pub last_issued_at_ms: Option<i64>,
+    /// Users the gate let through (advisory).
+    pub gate_members: Option<i64>,
+    pub violations: Vec<Violation>,
+}
+
+/// The whole audit.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    pub clean: bool,
+    pub coupons: Vec<CouponReport>,
+    /// Of a partition, not of a coupon.
+    pub journal: Vec<Violation>,
+    pub violations: usize,
+}
+
+impl Report {
+    pub(crate) fn finish(&mut self) {
+        self.coupons.sort_unstable_by_key(|coupon| coupon.coupon_id);
+        self.violations = self.journal.len() + self.coupons.iter().map(|coupon| coupon.violations.len()).sum::<usize>();
+        self.clean = self.violations == 0;
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<36}  {:>8}  {:>8}  {:>9}  {:>4}  {:<6}  name",
+            "coupon", "total", "issued", "unwritten", "dead", "status"
+        )?;
+        for coupon in &self.coupons {
+            let CouponReport {
+                coupon_id,
+                total_quantity,
+                issued,
+                unwritten,
+                dead_letters,
+                status,
+                name,
+                ..
+            } = coupon;
+            writeln!(
+                f,
+                "{coupon_id}  {total_quantity:>8}  {issued:>8}  {unwritten:>9}  {dead_letters:>4}  {status:<6}  {name}"
+            )?;
+            for violation in &coupon.violations {
+                writeln!(f, "  VIOLATION {}: {}", violation.kind, violation.detail)?;
+            }
+        }
+        for violation in &self.journal {
+            writeln!(f, "VIOLATION {}: {}", violation.kind, violation.detail)?;
+        }
+        if self.clean {
+            write!(
+                f,
+                "clean: {} coupons recomputed from the journal agree with the ledger",
+                self.coupons.len()
+            )
+        } else {
+            write!(f, "{} violations", self.violations)
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The fold: records and the state before them give the batch to write. Pure.
+
+use std::collections::HashMap;
+
+use crate::domain::{
+    Body, CouponId, Decision, Decoded, Offset, Partition, Record, Roster, SkipReason, StopReason, UserId, decode, fingerprint, now_millis,
+};
+use crate::journal::RawRecord;
+use crate::ledger::{Batch, CouponRow, DEAD_LETTER_BYTES, DeadLetter, DeadLetterState, IssuedRow, Loaded, Move, RevocationRow, TermsRow};
+
+/// The records of one partition, read but not decided.
+#[derive(Debug)]
+pub struct Run {
+    pub partition: Partition,
+    pub from: Offset,
+    pub to: Offset,
+    pub fingerprint: i64,
+    entries: Vec<(Offset, Entry)>,
+    /// A record this build must not pass: the run ends before it.
+    pub stop: Option<(Offset, StopReason)>,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Record(Record),
+    Skipped { reason: SkipReason, raw: RawRecord },
+}
+
+impl Run {
+    /// Decodes consecutive records; `None` when there are none.
+    pub fn read(partition: Partition, partitions: Partition, records: Vec<RawRecord>) -> Option<Self> {
+        let from = records.first()?.offset;
+        let mut run = Self {
+            partition,
+            from,
+            to: from,
+            fingerprint: 0,
+            entries: Vec::with_capacity(records.len()),
+            stop: None,
+        };
+        for raw in records {
+            let offset = raw.offset;
+            let print = fingerprint(&raw.key, &raw.value);
+            let entry = match decode(partition, partitions, &raw.key, &raw.value) {
+                Ok(Decoded::Record(record)) => Entry::Record(record),
+                Ok(Decoded::Skip(reason)) => Entry::Skipped { reason, raw },
+                Err(reason) => {
+                    run.stop = Some((offset, reason));
+                    break;
+                }
+            };
+            run.entries.push((offset, entry));
+            run.to = offset + 1;
+            run.fingerprint = print;
+        }
+        Some(run)
+    }
+
+    pub const fn is_empty(&self) -> bool {
+        self.from == self.to
+    }
+
+    /// The users whose state this run needs, by coupon.
+    pub fn wants(&self, wanted: &mut HashMap<CouponId, Vec<UserId>>) {
+        for (_, entry) in &self.entries {
+            if let Entry::Record(Record { coupon, body }) = entry {
+                let users = wanted.entry(*coupon).or_default();
+                match body {
+                    Body::Issue { user_id, .. } | Body::Revoke { user_id, .. } => users.push(user_id.clone()),
+                    Body::Terms(_) => {}
+                }
+            }
+        }
+    }
+}
+
+/// A win and the trace id of the request that made it, for the log.
+#[derive(Debug)]
+pub struct Trace {
+    pub coupon: CouponId,
+    pub user: UserId,
+    pub trace_id: String,
+}
+
+/// Decides `runs` on the state they start from.
+pub fn fold(runs: &[Run], loaded: &mut Loaded) -> (Batch, Vec<Trace>) {
+    let mut batch = Batch::default();
+    let mut traces = Vec::new();
+    for run in runs {
+        batch.moves.push(Move {
+            partition: run.partition,
+            from: run.from,
+            to: run.to,
+            fingerprint: run.fingerprint,
+        });
+        let mut rosters: HashMap<CouponId, Roster<UserId>> = HashMap::new();
+        for (offset, entry) in &run.entries {
+            match entry {
+                Entry::Skipped { reason, raw } => batch.dead_letters.push(unreadable(run.partition, reason, raw)),
+                Entry::Record(record) => {
+                    let roster = rosters.entry(record.coupon).or_insert_with(|| restore(record.coupon, loaded));
+                    let decision = roster.apply(&record.body, Clone::clone);
+                    write(&mut batch, &mut traces, record, *offset, roster, decision);
+                }
+            }
+        }
+        for (coupon, roster) in rosters {
+            // A coupon that was never created leaves no row.
+            if let Some(terms) = roster.terms() {
+                batch.coupons.push(CouponRow {
+                    coupon,
+                    partition: run.partition,
+                    terms: terms.clone(),
+                    issued: roster.issued(),
+                    next_sequence: roster.next_sequence(),
+                });
+            }
+        }
+    }
+    batch.moves.sort_unstable_by_key(|moved| moved.partition);
+    batch.coupons.sort_unstable_by_key(|row| row.coupon);
+    (batch, traces)
+}
+
+fn restore(coupon: CouponId, loaded: &mut Loaded) -> Roster<UserId> {
+    let mut roster = loaded
+        .coupons
+        .remove(&coupon)
+        .map_or_else(Roster::default, |row| Roster::restore(row.terms, row.issued, row.next_sequence));
+    for (user, state) in loaded.users.remove(&coupon).unwrap_or_default() {
+        roster.remember(user, state);
+    }
+    roster
+}
+
+fn write(batch: &mut Batch, traces: &mut Vec<Trace>, record: &Record, offset: Offset, roster: &Roster<UserId>, decision: Decision) {
+    let coupon = record.coupon;
+    match (&record.body, decision) {
+        (Body::Issue { user_id, at, trace_id }, Decision::Won(sequence)) => {
+            batch.issued.push(IssuedRow {
+                coupon,
+                user: user_id.clone(),
+                sequence,
+                log_offset: offset,
+                requested_at: *at,
+                issued_at: 0,
+            });
+            traces.push(Trace {
+                coupon,
+                user: user_id.clone(),
+                trace_id: trace_id.clone(),
+            });
+        }
+        (Body::Terms(_), Decision::TermsApplied) => {
+            if let Some(terms) = roster.terms() {
+                batch.terms.push(TermsRow {
+                    coupon,
+                    terms: terms.clone(),
+                    log_offset: offset,
+                });
+            }
+        }
+        (
+            Body::Revoke {
+                user_id,
+                sequence,
+                reason,
+                at,
+            },
+            Decision::RevokeApplied,
+        ) => batch.revocations.push(RevocationRow {
+            coupon,
+            user: user_id.clone(),
+            sequence: *sequence,
+            won_offset: 0,
+            log_offset: offset,
+            reason: reason.clone(),
+            at: *at,
+        }),
+        _ => {}
+    }
+}
+
+fn unreadable(partition: Partition, reason: &SkipReason, raw: &RawRecord) -> DeadLetter {
+    let cut = |bytes: &[u8]| bytes[..bytes.len().min(DEAD_LETTER_BYTES)].to_vec();
+    let now = now_millis();
+    DeadLetter {
+        id: 0,
+        partition,
+        log_offset: raw.offset,
+        win: None,
+        error: reason.to_string(),
+        key: cut(&raw.key),
+        value: cut(&raw.value),
+        state: DeadLetterState::Open,
+        created_at: now,
+        updated_at: now,
+    }
+}

@@ -1,0 +1,343 @@
+//! A worker: drains its part of the claimed partitions, one transaction a batch.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Consumer;
+use super::feed::{Feed, Parcel};
+use super::fold::{Run, Trace, fold};
+use crate::domain::Partition;
+use crate::journal::RawRecord;
+use crate::ledger::{Batch, LedgerError, Loaded};
+
+const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(2);
+
+/// What became of a batch.
+enum Outcome {
+    Written,
+    /// Somebody else moved these partitions: read them again from where the ledger stands.
+    Reset,
+    /// A guard fired: nothing was written.
+    Guard(String),
+    Cancelled,
+}
+
+pub(super) struct Worker {
+    consumer: Arc<Consumer>,
+    index: usize,
+    feeds: HashMap<Partition, Feed>,
+    waiting: BTreeMap<Partition, VecDeque<RawRecord>>,
+    /// Partitions to go first in the next batch, so that none starves behind a busy one.
+    turn: Partition,
+    epoch: u64,
+    parcels: (mpsc::Sender<Parcel>, mpsc::Receiver<Parcel>),
+    cancel: CancellationToken,
+}
+
+impl Consumer {
+    /// Runs worker `index` of [`super::Options::workers`] until cancelled; an open batch is finished or left to its transaction.
+    pub async fn work(self: Arc<Self>, index: usize, cancel: CancellationToken) {
+        let owned = self.owned.subscribe();
+        let worker = Worker {
+            consumer: self,
+            index,
+            feeds: HashMap::new(),
+            waiting: BTreeMap::new(),
+            turn: 0,
+            epoch: 0,
+            parcels: mpsc::channel(16),
+            cancel,
+        };
+        worker.run(owned).await;
+    }
+}
+
+impl Worker {
+    async fn run(mut self, mut owned: watch::Receiver<Vec<Partition>>) {
+        let cancel = self.cancel.clone();
+        let mut last_batch: Option<Instant> = None;
+        owned.mark_changed();
+        loop {
+            if owned.has_changed().unwrap_or(false) || !self.fed(&owned.borrow()) {
+                let mine = self.share_of(&owned.borrow_and_update());
+                self.adopt(&mine).await;
+            }
+            if self.waiting.is_empty() {
+                tokio::select! {
+                    () = cancel.cancelled() => return,
+                    changed = owned.changed() => match changed {
+                        Ok(()) => { owned.mark_changed(); continue }
+                        Err(_) => return,
+                    },
+                    Some(parcel) = self.parcels.1.recv() => self.take_in(parcel),
+                    () = tokio::time::sleep(Duration::from_secs(1)) => continue,
+                }
+            }
+            while let Ok(parcel) = self.parcels.1.try_recv() {
+                self.take_in(parcel);
+            }
+            if cancel.is_cancelled() {
+                return;
+            }
+            let records = self.next_batch();
+            if records.is_empty() {
+                continue;
+            }
+            if let Some(last) = last_batch.replace(Instant::now()) {
+                self.consumer
+                    .metrics
+                    .consumer_poll_interval_seconds
+                    .observe(last.elapsed().as_secs_f64());
+            }
+            self.drain(records).await;
+        }
+    }
+
+    fn share_of(&self, owned: &[Partition]) -> Vec<Partition> {
+        let workers = self.consumer.options.workers.max(1);
+        let is_mine = |partition: &&Partition| usize::try_from(**partition).unwrap_or(0) % workers == self.index;
+        owned
+            .iter()
+            .filter(is_mine)
+            .copied()
+            .filter(|partition| !self.consumer.is_stopped(*partition))
+            .collect()
+    }
+
+    /// Whether every partition of this worker has a feed.
+    fn fed(&self, owned: &[Partition]) -> bool {
+        self.share_of(owned).iter().all(|partition| self.feeds.contains_key(partition))
+    }
+
+    /// Starts feeds of partitions that are new and ends those of partitions that are gone.
+    async fn adopt(&mut self, mine: &[Partition]) {
+        self.feeds.retain(|partition, _| mine.contains(partition));
+        self.waiting.retain(|partition, _| mine.contains(partition));
+        let new: Vec<_> = mine
+            .iter()
+            .filter(|partition| !self.feeds.contains_key(partition))
+            .copied()
+            .collect();
+        if new.is_empty() {
+            return;
+        }
+        let positions = match self.consumer.ledger.positions().await {
+            Ok(positions) => positions,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the next offsets");
+                tokio::time::sleep(FIRST_BACK_OFF * 4).await;
+                return;
+            }
+        };
+        for position in positions.into_iter().filter(|position| new.contains(&position.partition)) {
+            self.epoch += 1;
+            let feed = Feed::start(
+                Arc::clone(&self.consumer),
+                position.partition,
+                position.next,
+                self.epoch,
+                self.parcels.0.clone(),
+            );
+            self.consumer
+                .note_progress(position.partition, |progress| progress.next = position.next);
+            self.feeds.insert(position.partition, feed);
+        }
+    }
+
+    fn take_in(&mut self, parcel: Parcel) {
+        let current = self.feeds.get(&parcel.partition).is_some_and(|feed| feed.epoch == parcel.epoch);
+        if current {
+            self.waiting.entry(parcel.partition).or_default().extend(parcel.records);
+        }
+    }
+
+    /// Takes records of all partitions in turn, up to the row limit; a rate limit makes batches of about a fifth of a second.
+    fn next_batch(&mut self) -> Vec<(Partition, Vec<RawRecord>)> {
+        let rate = self.consumer.limiter.rate();
+        let mut room = self.consumer.options.batch_rows;
+        if rate > 0.0 {
+            let mut fifth = 1;
+            while fifth < room && (f64::from(u32::try_from(fifth).unwrap_or(u32::MAX))) < rate / 5.0 {
+                fifth += 1;
+            }
+            room = fifth;
+        }
+        let turn = self.turn;
+        let order: Vec<_> = self
+            .waiting
+            .range(turn..)
+            .chain(self.waiting.range(..turn))
+            .map(|(partition, _)| *partition)
+            .collect();
+        let mut batch = Vec::new();
+        for partition in order {
+            if room == 0 {
+                break;
+            }
+            let Some(records) = self.waiting.get_mut(&partition) else {
+                continue;
+            };
+            let taken: Vec<_> = records.drain(..records.len().min(room)).collect();
+            room -= taken.len();
+            self.turn = partition + 1;
+            batch.push((partition, taken));
+        }
+        self.waiting.retain(|_, records| !records.is_empty());
+        batch
+    }
+
+    async fn drain(&mut self, records: Vec<(Partition, Vec<RawRecord>)>) {
+        let partitions = self.consumer.journal.partitions();
+        for (partition, records) in &records {
+            let oldest_at = records.first().map_or(0, |record| record.at);
+            self.consumer.note_progress(*partition, |progress| progress.oldest_at = oldest_at);
+        }
+        let runs: Vec<_> = records
+            .into_iter()
+            .filter_map(|(partition, records)| Run::read(partition, partitions, records))
+            .collect();
+        let stops: Vec<_> = runs
+            .iter()
+            .filter_map(|run| run.stop.as_ref().map(|stop| (run.partition, stop.clone())))
+            .collect();
+        let runs: Vec<_> = runs.into_iter().filter(|run| !run.is_empty()).collect();
+        match self.write(&runs).await {
+            Outcome::Written => {}
+            Outcome::Cancelled => return,
+            Outcome::Reset => {
+                for run in &runs {
+                    self.forget(run.partition);
+                }
+                return;
+            }
+            // Which partition it was shows when each is written alone.
+            Outcome::Guard(reason) => {
+                for run in &runs {
+                    match self.write(std::slice::from_ref(run)).await {
+                        Outcome::Written => {}
+                        Outcome::Guard(reason) => {
+                            self.consumer.stop_partition(run.partition, &reason);
+                            self.forget(run.partition);
+                        }
+                        Outcome::Reset | Outcome::Cancelled => self.forget(run.partition),
+                    }
+                }
+                tracing::error!(%reason, "a guard fired");
+            }
+        }
+        for (partition, (offset, reason)) in stops {
+            self.consumer.stop_partition(partition, &format!("offset {offset}: {reason}"));
+            self.forget(partition);
+        }
+    }
+
+    fn forget(&mut self, partition: Partition) {
+        self.feeds.remove(&partition);
+        self.waiting.remove(&partition);
+    }
+
+    /// Writes runs until that is done or somebody else did; waits out a ledger that is away.
+    async fn write(&self, runs: &[Run]) -> Outcome {
+        if runs.is_empty() {
+            return Outcome::Written;
+        }
+        let started = Instant::now();
+        let mut back_off = FIRST_BACK_OFF;
+        loop {
+            let error = match self.try_write(runs).await {
+                Ok(()) => {
+                    self.consumer
+                        .metrics
+                        .consumer_batch_seconds
+                        .observe(started.elapsed().as_secs_f64());
+                    return Outcome::Written;
+                }
+                Err(LedgerError::Fenced(partition)) => {
+                    tracing::info!(partition, "another consumer moved this partition");
+                    return Outcome::Reset;
+                }
+                Err(LedgerError::Guard(reason)) => return Outcome::Guard(reason),
+                Err(error @ (LedgerError::Retry(_) | LedgerError::Down(_) | LedgerError::Schema(_))) => error,
+            };
+            tracing::warn!(%error, retry_in_ms = back_off.as_millis(), "batch not written: trying again");
+            tokio::select! {
+                () = self.cancel.cancelled() => return Outcome::Cancelled,
+                () = tokio::time::sleep(back_off) => {}
+            }
+            back_off = (back_off * 2).min(LONGEST_BACK_OFF);
+        }
+    }
+
+    async fn try_write(&self, runs: &[Run]) -> Result<(), LedgerError> {
+        let mut wanted = HashMap::new();
+        for run in runs {
+            run.wants(&mut wanted);
+        }
+        let partitions: Vec<_> = runs.iter().map(|run| run.partition).collect();
+        let mut loaded = self.consumer.ledger.load(&partitions, &wanted).await?;
+        check_positions(runs, &loaded)?;
+        let (batch, traces) = fold(runs, &mut loaded);
+        self.take_permits(batch.issued.len()).await;
+        let committed = self.consumer.ledger.commit(&batch).await?;
+        self.after(&batch, committed.rows, &traces).await;
+        Ok(())
+    }
+
+    async fn take_permits(&self, rows: usize) {
+        let mut missing = u32::try_from(rows).unwrap_or(u32::MAX);
+        let started = Instant::now();
+        while missing > 0 && !self.cancel.is_cancelled() {
+            let grant = self.consumer.limiter.take(missing).await;
+            missing -= grant.permits.min(missing);
+            if missing > 0 {
+                tokio::select! {
+                    () = self.cancel.cancelled() => {}
+                    () = tokio::time::sleep(grant.wait.clamp(Duration::from_millis(1), Duration::from_secs(1))) => {}
+                }
+            }
+        }
+        self.consumer
+            .metrics
+            .limiter_wait_seconds_total
+            .inc_by(started.elapsed().as_secs_f64());
+    }
+
+    async fn after(&self, batch: &Batch, rows: usize, traces: &[Trace]) {
+        let consumer = &self.consumer;
+        consumer.metrics.ledger_rows_total.inc_by(u64::try_from(rows).unwrap_or(0));
+        for moved in &batch.moves {
+            consumer.note_progress(moved.partition, |progress| {
+                progress.next = moved.to;
+                progress.oldest_at = 0;
+            });
+        }
+        for trace in traces {
+            tracing::info!(coupon.id = %trace.coupon, user.id = %trace.user, trace_id = %trace.trace_id, "issued");
+        }
+        for letter in &batch.dead_letters {
+            tracing::warn!(partition = letter.partition, offset = letter.log_offset, error = %letter.error, "dead letter");
+            if let Err(error) = consumer.journal.copy_dead_letter(letter.key.clone(), letter.value.clone()).await {
+                tracing::warn!(%error, "cannot copy a dead letter to its topic: the table has it");
+            }
+        }
+    }
+}
+
+/// State read at another offset than the runs start from is not theirs.
+fn check_positions(runs: &[Run], loaded: &Loaded) -> Result<(), LedgerError> {
+    for run in runs {
+        if loaded
+            .positions
+            .get(&run.partition)
+            .is_none_or(|position| position.next != run.from)
+        {
+            return Err(LedgerError::Fenced(run.partition));
+        }
+    }
+    Ok(())
+}

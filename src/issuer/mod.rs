@@ -1,0 +1,394 @@
+//! The use case: how a request for a coupon becomes an honest answer.
+//!
+//! ```text
+//! roster in memory -> gate -> append -> seen in the log -> answer
+//! ```
+//! The wait is registered before the append, so the log cannot overtake it. Whatever is not known when the deadline comes is
+//! [`IssueAnswer::Unavailable`]: the record may be in the log, and asking again settles it.
+
+mod changes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use crate::domain::{Body, CouponId, EpochMillis, FieldFault, Refusal, Sequence, Terms, UserId, encode, issue_id, now_millis};
+use crate::follower::{Follower, Seen, Standing, UserWait};
+use crate::gate::{Ask, Gate, LocalGate, Verdict};
+use crate::journal::{Journal, JournalError};
+use crate::ledger::Ledger;
+use crate::telemetry::Metrics;
+
+/// A coupon as this process sees it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CouponView {
+    pub coupon: CouponId,
+    pub terms: Terms,
+    pub issued: i64,
+}
+
+/// Every answer of the issue call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IssueAnswer {
+    Accepted {
+        issue_id: Uuid,
+        sequence: Sequence,
+    },
+    AlreadyIssued {
+        issue_id: Uuid,
+        sequence: Sequence,
+    },
+    SoldOut,
+    NotOpen {
+        opens_at: EpochMillis,
+    },
+    Paused,
+    Closed,
+    Revoked,
+    NotFound,
+    /// Too much in flight here: nothing was sent.
+    Overloaded,
+    /// Not known (yet): asking again settles it.
+    Unavailable,
+}
+
+/// Every answer to "what became of my request".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResultAnswer {
+    /// The row is written.
+    Issued {
+        issue_id: Uuid,
+        sequence: Sequence,
+        issued_at: EpochMillis,
+    },
+    /// Won; the row is not written yet.
+    Pending {
+        issue_id: Uuid,
+        sequence: Sequence,
+        ahead: i64,
+    },
+    NotRequested,
+    SoldOut,
+    Revoked,
+    NotFound,
+    Unavailable,
+}
+
+/// Every answer to the creation of a coupon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CreateAnswer {
+    Created(CouponView),
+    /// The id exists and was created with the same fields.
+    Same(CouponView),
+    /// The id exists with other fields.
+    Exists(CouponView),
+    Unavailable,
+}
+
+/// Every answer to a change of a coupon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChangeAnswer {
+    /// The wish holds now (by this call or already).
+    Done(CouponView),
+    /// `If-Match` named another version.
+    Version(CouponView),
+    /// CLOSED is final.
+    Closed(CouponView),
+    Invalid(Vec<FieldFault>),
+    NotFound,
+    Unavailable,
+}
+
+/// The answer is not known; asking again settles it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unavailable;
+
+/// Settings of an issuer.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Longest time from a call to its answer.
+    pub deadline: Duration,
+    /// How long a user whom the gate holds back waits for the roster to agree before the log is asked.
+    pub full_wait: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_millis(1_800),
+            full_wait: Duration::from_millis(50),
+        }
+    }
+}
+
+/// The issuer; see the module.
+#[derive(Debug)]
+pub struct Issuer {
+    follower: Arc<Follower>,
+    journal: Arc<dyn Journal>,
+    gate: Arc<dyn Gate>,
+    /// Stands in while the gate is away: roster and own admissions only.
+    fallback: LocalGate,
+    ledger: Arc<dyn Ledger>,
+    options: Options,
+    metrics: Arc<Metrics>,
+}
+
+impl Issuer {
+    #[must_use]
+    pub fn new(
+        follower: Arc<Follower>,
+        journal: Arc<dyn Journal>,
+        gate: Arc<dyn Gate>,
+        ledger: Arc<dyn Ledger>,
+        options: Options,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            follower,
+            journal,
+            gate,
+            fallback: LocalGate::new(),
+            ledger,
+            options,
+            metrics,
+        }
+    }
+
+    /// Asks for `coupon` in the name of `user`. Answers within the deadline.
+    ///
+    /// # Cancellation
+    /// A dropped call may still win: asking again tells.
+    pub async fn issue(&self, coupon: CouponId, user: &UserId, trace_id: &str) -> IssueAnswer {
+        let deadline = Instant::now() + self.options.deadline;
+        let mut standing = self.follower.standing(coupon, user);
+        if standing == Standing::Unknown {
+            if self.follower.barrier(coupon, deadline).await.is_err() {
+                return IssueAnswer::Unavailable;
+            }
+            standing = self.follower.standing(coupon, user);
+        }
+        match self.answer_from(coupon, user, standing).await {
+            Some(answer) => answer,
+            None => timeout_at(deadline, self.ask_the_log(coupon, user, trace_id))
+                .await
+                .unwrap_or(IssueAnswer::Unavailable),
+        }
+    }
+
+    /// The answer that needs no append, if there is one.
+    async fn answer_from(&self, coupon: CouponId, user: &UserId, standing: Standing) -> Option<IssueAnswer> {
+        let no = match standing {
+            Standing::Holder(sequence) => {
+                return Some(IssueAnswer::AlreadyIssued {
+                    issue_id: issue_id(coupon, user),
+                    sequence,
+                });
+            }
+            // The barrier was passed just before.
+            Standing::Unknown => return Some(IssueAnswer::NotFound),
+            Standing::Over => match self.ledger.issued(coupon, user).await {
+                Ok(Some(row)) => {
+                    return Some(IssueAnswer::AlreadyIssued {
+                        issue_id: issue_id(coupon, user),
+                        sequence: row.sequence,
+                    });
+                }
+                Ok(None) => IssueAnswer::Closed,
+                Err(error) => {
+                    tracing::warn!(coupon.id = %coupon, %error, "cannot look up a holder of an unloaded coupon");
+                    return Some(IssueAnswer::Unavailable);
+                }
+            },
+            Standing::Revoked => IssueAnswer::Revoked,
+            Standing::No(refusal) => refused(refusal),
+            Standing::Open { opens_at, closes_at, .. } => {
+                let now = now_millis();
+                match (opens_at, closes_at) {
+                    (Some(opens_at), _) if now < opens_at => IssueAnswer::NotOpen { opens_at },
+                    (_, Some(closes_at)) if now >= closes_at => IssueAnswer::Closed,
+                    // A process that does not hear from the log must not queue hopes for it.
+                    _ => return (!self.follower.fresh(coupon)).then_some(IssueAnswer::Unavailable),
+                }
+            }
+        };
+        Some(if self.follower.fresh(coupon) {
+            no
+        } else {
+            IssueAnswer::Unavailable
+        })
+    }
+
+    /// The way past the gate into the log and back; bounded by the caller's deadline.
+    async fn ask_the_log(&self, coupon: CouponId, user: &UserId, trace_id: &str) -> IssueAnswer {
+        let Some(mut wait) = self.follower.wait_for_user(coupon, user) else {
+            return IssueAnswer::Unavailable;
+        };
+        if !wait.is_first() {
+            // One append in flight per user and coupon: the first to wait makes it.
+            return answer_of(coupon, user, wait.seen().await);
+        }
+        let Some(changed) = self.follower.changes_of(coupon) else {
+            return IssueAnswer::Unavailable;
+        };
+        let mut overflow = None;
+        loop {
+            // Enabled before the roster is read, so that no change falls between.
+            let mut change = std::pin::pin!(changed.notified());
+            change.as_mut().enable();
+            let standing = self.follower.standing(coupon, user);
+            let Standing::Open { total, issued, .. } = standing else {
+                return self.answer_from(coupon, user, standing).await.unwrap_or(IssueAnswer::Unavailable);
+            };
+            if overflow.is_some() {
+                break;
+            }
+            match self
+                .admit(Ask {
+                    coupon,
+                    user: user.clone(),
+                    total,
+                    issued,
+                })
+                .await
+            {
+                Verdict::Pass | Verdict::Seen => break,
+                Verdict::Full => {}
+            }
+            // Those who passed land within milliseconds; then the roster says sold out.
+            tokio::select! {
+                seen = wait.seen() => return answer_of(coupon, user, seen),
+                () = change => {}
+                () = tokio::time::sleep(self.options.full_wait) => overflow = self.follower.overflow_permit(coupon),
+            }
+        }
+        let answer = self.append_and_wait(coupon, user, trace_id, &mut wait).await;
+        drop(overflow);
+        answer
+    }
+
+    async fn admit(&self, ask: Ask) -> Verdict {
+        match self.gate.admit(ask.clone()).await {
+            Ok(verdict) => verdict,
+            Err(_away) => {
+                self.metrics.gate_fallback_total.inc();
+                self.fallback.admit(ask).await.unwrap_or(Verdict::Pass)
+            }
+        }
+    }
+
+    async fn append_and_wait(&self, coupon: CouponId, user: &UserId, trace_id: &str, wait: &mut UserWait) -> IssueAnswer {
+        let body = Body::Issue {
+            user_id: user.clone(),
+            at: now_millis(),
+            trace_id: trace_id.to_owned(),
+        };
+        let mut append = std::pin::pin!(self.append(coupon, &body));
+        let appended = tokio::select! {
+            // What the log shows counts, whether or not the acknowledgement came.
+            biased;
+            seen = wait.seen() => return answer_of(coupon, user, seen),
+            appended = &mut append => appended,
+        };
+        match appended {
+            Ok(()) | Err(JournalError::Unknown(_)) => answer_of(coupon, user, wait.seen().await),
+            Err(JournalError::Overloaded) => IssueAnswer::Overloaded,
+            Err(error) => {
+                tracing::warn!(coupon.id = %coupon, trace_id, %error, "cannot append");
+                IssueAnswer::Unavailable
+            }
+        }
+    }
+
+    async fn append(&self, coupon: CouponId, body: &Body) -> Result<(), JournalError> {
+        let value = encode(body).map_err(|error| JournalError::Unknown(error.to_string()))?;
+        self.journal.append(self.follower.partition_of(coupon), coupon, value).await
+    }
+
+    /// What became of the user's request.
+    pub async fn result_of(&self, coupon: CouponId, user: &UserId) -> ResultAnswer {
+        let deadline = Instant::now() + self.options.deadline;
+        timeout_at(deadline, self.look_up_result(coupon, user, deadline))
+            .await
+            .unwrap_or(ResultAnswer::Unavailable)
+    }
+
+    async fn look_up_result(&self, coupon: CouponId, user: &UserId, deadline: Instant) -> ResultAnswer {
+        let mut standing = self.follower.standing(coupon, user);
+        if matches!(standing, Standing::Unknown | Standing::Open { .. } | Standing::No(_)) {
+            // "Nothing" is only true at the log's end.
+            if self.follower.barrier(coupon, deadline).await.is_err() {
+                return ResultAnswer::Unavailable;
+            }
+            standing = self.follower.standing(coupon, user);
+        }
+        match standing {
+            Standing::Holder(_) | Standing::Over => {}
+            Standing::Unknown => return ResultAnswer::NotFound,
+            Standing::Revoked => return ResultAnswer::Revoked,
+            Standing::No(Refusal::SoldOut) => return ResultAnswer::SoldOut,
+            Standing::No(_) | Standing::Open { .. } => return ResultAnswer::NotRequested,
+        }
+        let issue_id = issue_id(coupon, user);
+        match (self.ledger.issued(coupon, user).await, standing) {
+            (Ok(Some(row)), _) => ResultAnswer::Issued {
+                issue_id,
+                sequence: row.sequence,
+                issued_at: row.issued_at,
+            },
+            (Ok(None), Standing::Holder(sequence)) => ResultAnswer::Pending {
+                issue_id,
+                sequence,
+                ahead: self.ahead_of(coupon, sequence).await,
+            },
+            (Ok(None), _) => ResultAnswer::NotRequested,
+            // With the database away a holder is still a holder.
+            (Err(_), Standing::Holder(sequence)) => ResultAnswer::Pending {
+                issue_id,
+                sequence,
+                ahead: self.ahead_of(coupon, sequence).await,
+            },
+            (Err(_), _) => ResultAnswer::Unavailable,
+        }
+    }
+
+    /// How many wins of the coupon wait before this one: an estimate; 0 when the ledger does not tell.
+    async fn ahead_of(&self, coupon: CouponId, sequence: Sequence) -> i64 {
+        let written = self
+            .ledger
+            .coupon(coupon)
+            .await
+            .ok()
+            .flatten()
+            .map_or(sequence, |row| row.next_sequence);
+        (sequence - written).max(0)
+    }
+}
+
+const fn refused(refusal: Refusal) -> IssueAnswer {
+    match refusal {
+        Refusal::Unknown => IssueAnswer::NotFound,
+        Refusal::Paused => IssueAnswer::Paused,
+        Refusal::Closed => IssueAnswer::Closed,
+        Refusal::SoldOut => IssueAnswer::SoldOut,
+        Refusal::Revoked => IssueAnswer::Revoked,
+    }
+}
+
+fn answer_of(coupon: CouponId, user: &UserId, seen: Option<Seen>) -> IssueAnswer {
+    match seen {
+        Some(Seen::Won(sequence)) => IssueAnswer::Accepted {
+            issue_id: issue_id(coupon, user),
+            sequence,
+        },
+        Some(Seen::Holder(sequence)) => IssueAnswer::AlreadyIssued {
+            issue_id: issue_id(coupon, user),
+            sequence,
+        },
+        // Decided in the log itself: no freshness is needed.
+        Some(Seen::Refused(refusal)) => refused(refusal),
+        None => IssueAnswer::Unavailable,
+    }
+}
