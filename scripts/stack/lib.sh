@@ -1,0 +1,174 @@
+# shellcheck shell=bash
+# What every part of the stack shares: where things are, progress lines, processes, ports. Sourced, never run.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
+STATE=$ROOT/.stack
+CACHE=${COUPON_STACK_CACHE:-$HOME/.cache/coupon-stack}
+RUN=$STATE/run
+
+KAFKA_VERSION=3.9.1
+MYSQL_SUITE=sid
+
+REDIS_PORT=${STACK_REDIS_PORT:-16379}
+KAFKA_PORT=${STACK_KAFKA_PORT:-19092}
+KAFKA_PROXIED_PORT=${STACK_KAFKA_PROXIED_PORT:-19094}
+KAFKA_PROXY_PORT=${STACK_KAFKA_PROXY_PORT:-19095}
+KAFKA_CONTROLLER_PORT=${STACK_KAFKA_CONTROLLER_PORT:-19096}
+MYSQL_PORT=${STACK_MYSQL_PORT:-13306}
+MARIADB_PORT=${STACK_MARIADB_PORT:-13307}
+
+DB=${DB:-mysql}
+WITH_MARIADB=${WITH_MARIADB:-0}
+WAIT_SECONDS=${STACK_WAIT_SECONDS:-90}
+STOP_SECONDS=${STACK_STOP_SECONDS:-20}
+
+# Every part there can be. `mariadb-main` takes the place of `mysql` with DB=mariadb; `mariadb` is the second database of the tests.
+ALL_PARTS=(redis kafka mysql mariadb-main mariadb)
+
+started_at=${EPOCHREALTIME/[.,]/}
+
+say() { # part, words...
+    local part=$1 elapsed
+    shift
+    elapsed=$(((${EPOCHREALTIME/[.,]/} - started_at) / 100000))
+    printf '[%4d.%ds] %-12s %s\n' $((elapsed / 10)) $((elapsed % 10)) "$part" "$*"
+}
+
+die() {
+    printf 'stack: %s\n' "$*" >&2
+    exit 1
+}
+
+wanted_parts() {
+    echo redis
+    echo kafka
+    if [[ $DB == mariadb ]]; then echo mariadb-main; else echo mysql; fi
+    if [[ $WITH_MARIADB == 1 ]]; then echo mariadb; fi
+}
+
+port_of() { # part
+    case $1 in
+        redis) echo "$REDIS_PORT" ;;
+        kafka) echo "$KAFKA_PORT" ;;
+        mysql | mariadb-main) echo "$MYSQL_PORT" ;;
+        mariadb) echo "$MARIADB_PORT" ;;
+    esac
+}
+
+# Every port a part listens on, so that none of them is found taken only by the server itself.
+ports_of() { # part
+    port_of "$1"
+    if [[ $1 == kafka ]]; then printf '%s\n' "$KAFKA_PROXIED_PORT" "$KAFKA_CONTROLLER_PORT"; fi
+}
+
+command_line() { # pid
+    tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline" || true
+}
+
+is_zombie() { # pid
+    [[ $(sed -e 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -c1) == Z ]]
+}
+
+# The pid of a part started by this checkout, or nothing. A pid that another program has taken over since is not ours:
+# every server of ours has its own folder in its command line.
+own_pid() { # part
+    local pid
+    [[ -r $RUN/$1.pid ]] || return 0
+    pid=$(<"$RUN/$1.pid")
+    if [[ $pid =~ ^[0-9]+$ && -d /proc/$pid && $(command_line "$pid") == *"$STATE/$1/"* ]] && ! is_zombie "$pid"; then
+        echo "$pid"
+    fi
+}
+
+port_is_open() { # port
+    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
+# The pid that listens on a loopback port, or nothing where it cannot be told.
+port_pid() { # port
+    command -v ss >/dev/null || return 0
+    ss -ltnpH "sport = :$1" 2>/dev/null | sed -n 's/.*pid=\([0-9]*\).*/\1/p' | head -n 1
+}
+
+# The checkout whose stack a process belongs to, and the part it is, as "folder part"; nothing for a stranger.
+stack_of_pid() { # pid
+    [[ -n $1 ]] || return 0
+    command_line "$1" | { grep -oE '/[^=:]*/\.stack/[a-z-]+/' || true; } | tail -n 1 |
+        sed -E 's|^(.* )?(/.*)/\.stack/([a-z-]+)/$|\2 \3|'
+}
+
+describe_pid() { # pid
+    if [[ -z $1 ]]; then
+        echo "a process that cannot be seen from here"
+    else
+        printf 'pid %s (%s)' "$1" "$(command_line "$1" | cut -c1-100 | sed 's/ *$//')"
+    fi
+}
+
+# Starts a server that outlives this script and everything that waits for this script's output.
+launch() { # part, command...
+    local part=$1 log=$STATE/$1/$1.log
+    shift
+    mkdir -p "$RUN"
+    (
+        cd "$STATE/$part"
+        ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+        for fd in /proc/"$BASHPID"/fd/*; do
+            fd=${fd##*/}
+            if ((fd > 2 && fd != 255)); then exec {fd}>&-; fi
+        done
+        exec setsid nohup "$@"
+    ) >>"$log" 2>&1 </dev/null &
+    echo $! >"$RUN/$part.pid"
+    port_of "$part" >"$RUN/$part.port"
+    disown
+}
+
+log_tail() { # part
+    local log=$STATE/$1/$1.log
+    [[ -r $log ]] || return 0
+    printf -- '--- last lines of %s\n' "$log" >&2
+    tail -n 40 "$log" >&2
+    printf -- '---\n' >&2
+}
+
+# Waits until a part answers; gives up at once when its process is gone, and after WAIT_SECONDS in any case.
+wait_healthy() { # part
+    local part=$1 deadline=$((SECONDS + WAIT_SECONDS))
+    until healthy "$part"; do
+        if [[ -z $(own_pid "$part") ]]; then
+            log_tail "$part"
+            say "$part" "FAILED: the process ended before it answered" >&2
+            return 1
+        fi
+        if ((SECONDS >= deadline)); then
+            log_tail "$part"
+            say "$part" "FAILED: no answer on 127.0.0.1:$(port_of "$part") within $WAIT_SECONDS s" >&2
+            return 1
+        fi
+        sleep 0.2
+    done
+    say "$part" "ready on 127.0.0.1:$(port_of "$part"), pid $(own_pid "$part")"
+}
+
+stop_part() { # part
+    local part=$1 pid deadline=$((SECONDS + STOP_SECONDS))
+    pid=$(own_pid "$part")
+    if [[ -z $pid ]]; then
+        rm -f "$RUN/$part.pid"
+        return 0
+    fi
+    kill -CONT "$pid" 2>/dev/null || true
+    kill -TERM "$pid" 2>/dev/null || true
+    while [[ -n $(own_pid "$part") ]]; do
+        if ((SECONDS >= deadline)); then
+            say "$part" "pid $pid did not stop within $STOP_SECONDS s: killing it"
+            kill -KILL "$pid" 2>/dev/null || true
+            sleep 0.5
+            break
+        fi
+        sleep 0.1
+    done
+    rm -f "$RUN/$part.pid"
+    say "$part" "stopped (pid $pid)"
+}

@@ -1,0 +1,216 @@
+# shellcheck shell=bash
+# How each server is configured, started, and asked whether it is well.
+
+# --- Redis -----------------------------------------------------------------------------------------------------------------
+
+launch_redis() {
+    local folder=$STATE/redis
+    mkdir -p "$folder/data"
+    # The title is left alone so that `down` can recognise the process by its folder.
+    cat >"$folder/redis.conf" <<CONF
+bind 127.0.0.1
+port $REDIS_PORT
+dir "$folder/data"
+appendonly yes
+appendfsync everysec
+save ""
+maxmemory 512mb
+maxmemory-policy noeviction
+maxclients 10000
+enable-debug-command local
+set-proc-title no
+CONF
+    launch redis redis-server "$folder/redis.conf"
+}
+
+healthy_redis() {
+    [[ $(timeout 3 redis-cli -h 127.0.0.1 -p "$REDIS_PORT" ping 2>/dev/null) == PONG ]]
+}
+
+version_redis() {
+    timeout 3 redis-cli -h 127.0.0.1 -p "$REDIS_PORT" info server 2>/dev/null | tr -d '\r' | sed -n 's/^redis_version:/Redis /p'
+}
+
+# --- Kafka -----------------------------------------------------------------------------------------------------------------
+
+# A KRaft cluster id: 16 random bytes in URL-safe base64.
+random_cluster_id() {
+    local id=-
+    while [[ $id == -* ]]; do
+        id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')
+    done
+    echo "$id"
+}
+
+launch_kafka() {
+    local folder=$STATE/kafka
+    mkdir -p "$folder"
+    # PROXIED is for tests that cut the broker off: they listen on the advertised port and forward to the real one.
+    cat >"$folder/server.properties" <<CONF
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$KAFKA_CONTROLLER_PORT
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,PROXIED://127.0.0.1:$KAFKA_PROXIED_PORT,CONTROLLER://127.0.0.1:$KAFKA_CONTROLLER_PORT
+advertised.listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,PROXIED://127.0.0.1:$KAFKA_PROXY_PORT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+log.dirs=$folder/data
+auto.create.topics.enable=false
+unclean.leader.election.enable=false
+log.retention.ms=-1
+log.cleaner.dedupe.buffer.size=8388608
+offsets.topic.num.partitions=5
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=5
+group.initial.rebalance.delay.ms=0
+CONF
+    cat >"$folder/log4j.properties" <<'CONF'
+log4j.rootLogger=INFO, stdout
+log4j.appender.stdout=org.apache.log4j.ConsoleAppender
+log4j.appender.stdout.layout=org.apache.log4j.PatternLayout
+log4j.appender.stdout.layout.ConversionPattern=[%d] %p %m (%c)%n
+log4j.logger.org.apache.kafka.common.config=WARN
+log4j.logger.kafka.server.KafkaConfig=WARN
+log4j.logger.org.apache.zookeeper=WARN
+CONF
+    if [[ ! -e $folder/data/meta.properties ]]; then
+        if ! java -Xmx128m -XX:TieredStopAtLevel=1 -Dlog4j.configuration="file:$folder/log4j.properties" -cp "$KAFKA_LIBS/*" \
+            kafka.tools.StorageTool format -t "$(random_cluster_id)" -c "$folder/server.properties" \
+            >>"$folder/kafka.log" 2>&1 </dev/null; then
+            log_tail kafka
+            say kafka "FAILED: its data folder could not be formatted" >&2
+            return 1
+        fi
+    fi
+    launch kafka java -Xms256m -Xmx512m -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -Djava.awt.headless=true \
+        -Dlog4j.configuration="file:$folder/log4j.properties" -cp "$KAFKA_LIBS/*" kafka.Kafka "$folder/server.properties"
+}
+
+# Asks for the cluster's metadata (Metadata v1, no topics) and wants to see exactly one live broker in the answer. An open
+# port is not enough: the broker listens before it has joined its own cluster.
+healthy_kafka() {
+    local answer
+    # shellcheck disable=SC2016 # expanded by the inner shell, which `timeout` can end
+    answer=$(timeout 3 bash -c '
+        exec 3<>"/dev/tcp/127.0.0.1/$0" || exit 1
+        printf "\0\0\0\016\0\003\0\001\0\0\0\001\377\377\0\0\0\0" >&3
+        head -c 12 <&3 | od -An -v -tx1 | tr -d " \n"' "$KAFKA_PORT" 2>/dev/null) || return 1
+    [[ ${answer:8} == 0000000100000001 ]]
+}
+
+version_kafka() {
+    echo "Kafka $KAFKA_VERSION"
+}
+
+# --- MySQL and MariaDB -----------------------------------------------------------------------------------------------------
+
+# Runs a program of the unpacked Debian with that Debian's own libraries; no chroot, so paths mean what they say.
+mysql_command() { # program below MYSQL_ROOT, arguments...
+    local loader
+    loader=$(compgen -G "$MYSQL_ROOT/usr/lib/*/ld-linux*.so.*" | head -n 1)
+    MYSQL_COMMAND=("$loader" --library-path "$(dirname "$loader"):$MYSQL_ROOT/usr/lib/mysql/private" "$MYSQL_ROOT/$1" "${@:2}")
+}
+
+# A socket path may have 107 characters at most; a checkout deep in a tree has longer ones.
+socket_path() { # part
+    local path=$STATE/$1/server.sock
+    if ((${#path} > 100)); then path=/tmp/coupon-stack-$EUID-$(port_of "$1").sock; fi
+    echo "$path"
+}
+
+# The tests make databases of their own, all named coupon…; the user may do anything with those and nothing else.
+write_database_files() { # part
+    local folder=$STATE/$1
+    mkdir -p "$folder/tmp"
+    cat >"$folder/my.cnf" <<CONF
+!include $ROOT/docker/mysql/coupon.cnf
+
+[mysqld]
+bind-address = 127.0.0.1
+port         = $(port_of "$1")
+datadir      = $folder/data
+tmpdir       = $folder/tmp
+socket       = $(socket_path "$1")
+pid-file     = $folder/server.pid
+init-file    = $folder/init.sql
+CONF
+    cat >"$folder/init.sql" <<'CONF'
+CREATE DATABASE IF NOT EXISTS coupon;
+CREATE USER IF NOT EXISTS 'coupon'@'%' IDENTIFIED BY 'coupon';
+GRANT ALL PRIVILEGES ON `coupon%`.* TO 'coupon'@'%';
+CONF
+    if ((EUID == 0)); then printf 'user         = root\n' >>"$folder/my.cnf"; fi
+}
+
+# An initialisation that was cut short is done again from the start: it becomes `data` only when it is whole.
+initialise_database() { # part, command that fills the folder named by the last argument...
+    local part=$1 folder=$STATE/$1
+    shift
+    [[ -d $folder/data ]] && return 0
+    rm -rf "$folder/data.new"
+    mkdir -p "$folder/data.new"
+    if ! "$@" --datadir="$folder/data.new" >>"$folder/$part.log" 2>&1 </dev/null; then
+        log_tail "$part"
+        say "$part" "FAILED: its data folder could not be initialised" >&2
+        return 1
+    fi
+    mv "$folder/data.new" "$folder/data"
+}
+
+launch_mysql() {
+    local folder=$STATE/mysql program
+    write_database_files mysql
+    cat >>"$folder/my.cnf" <<CONF
+basedir      = $MYSQL_ROOT/usr
+plugin-dir   = $MYSQL_ROOT/usr/lib/mysql/plugin
+lc-messages-dir    = $MYSQL_ROOT/usr/share/mysql
+character-sets-dir = $MYSQL_ROOT/usr/share/mysql/charsets
+secure-file-priv   = NULL
+mysqlx       = OFF
+CONF
+    mysql_command usr/sbin/mysqld
+    program=("${MYSQL_COMMAND[@]}")
+    initialise_database mysql "${program[@]}" --no-defaults --initialize-insecure --basedir="$MYSQL_ROOT/usr" \
+        --lc-messages-dir="$MYSQL_ROOT/usr/share/mysql" --character-sets-dir="$MYSQL_ROOT/usr/share/mysql/charsets" \
+        --tmpdir="$folder/tmp" "${run_as[@]}" || return 1
+    launch mysql "${program[@]}" --defaults-file="$folder/my.cnf"
+}
+
+launch_mariadb_part() { # part
+    local folder=$STATE/$1
+    write_database_files "$1"
+    initialise_database "$1" mariadb-install-db --no-defaults --auth-root-authentication-method=normal --skip-test-db \
+        --skip-name-resolve --tmpdir="$folder/tmp" "${run_as[@]}" || return 1
+    launch "$1" mariadbd --defaults-file="$folder/my.cnf"
+}
+
+run_as=()
+if ((EUID == 0)); then run_as=(--user=root); fi
+
+launch_mariadb-main() { launch_mariadb_part mariadb-main; }
+launch_mariadb() { launch_mariadb_part mariadb; }
+
+# Asks as the service does: over TCP, without TLS, with the service's user and database.
+query_mysql() { # SQL
+    mysql_command usr/bin/mysql
+    timeout 5 "${MYSQL_COMMAND[@]}" --no-defaults --character-sets-dir="$MYSQL_ROOT/usr/share/mysql/charsets" \
+        --protocol=tcp --host=127.0.0.1 --port="$MYSQL_PORT" --user=coupon --ssl-mode=DISABLED --get-server-public-key \
+        --batch --skip-column-names --execute="$1" coupon 2>/dev/null < <(:)
+}
+
+query_mariadb() { # port, SQL
+    MYSQL_PWD=coupon timeout 5 mariadb --no-defaults --protocol=tcp --host=127.0.0.1 --port="$1" --user=coupon \
+        --batch --skip-column-names --execute="$2" coupon 2>/dev/null
+}
+
+healthy_mysql() { [[ $(MYSQL_PWD=coupon query_mysql 'SELECT 1') == 1 ]]; }
+healthy_mariadb-main() { [[ $(query_mariadb "$MYSQL_PORT" 'SELECT 1') == 1 ]]; }
+healthy_mariadb() { [[ $(query_mariadb "$MARIADB_PORT" 'SELECT 1') == 1 ]]; }
+version_mysql() { echo "MySQL $(MYSQL_PWD=coupon query_mysql 'SELECT VERSION()')"; }
+version_mariadb-main() { echo "MariaDB $(query_mariadb "$MYSQL_PORT" 'SELECT VERSION()' | sed 's/-.*//')"; }
+version_mariadb() { echo "MariaDB $(query_mariadb "$MARIADB_PORT" 'SELECT VERSION()' | sed 's/-.*//')"; }
+
+healthy() { "healthy_$1"; }
