@@ -5,7 +5,7 @@ docker_wanted() {
     case ${STACK_MODE:-auto} in
         native) return 1 ;;
         docker) return 0 ;;
-        auto) command -v docker >/dev/null && timeout 10 docker info >/dev/null 2>&1 ;;
+        auto) command -v docker >/dev/null && timeout 10 docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 ;;
         *) die "STACK_MODE is '$STACK_MODE'; it must be native, docker or auto" ;;
     esac
 }

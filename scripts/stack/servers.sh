@@ -121,7 +121,7 @@ socket_path() { # part
     echo "$path"
 }
 
-# The tests make databases of their own, all named coupon…; the user may do anything with those and nothing else.
+# The user and its grants are made at every start, before the server takes connections.
 write_database_files() { # part
     local folder=$STATE/$1
     mkdir -p "$folder/tmp"
@@ -135,12 +135,7 @@ datadir      = $folder/data
 tmpdir       = $folder/tmp
 socket       = $(socket_path "$1")
 pid-file     = $folder/server.pid
-init-file    = $folder/init.sql
-CONF
-    cat >"$folder/init.sql" <<'CONF'
-CREATE DATABASE IF NOT EXISTS coupon;
-CREATE USER IF NOT EXISTS 'coupon'@'%' IDENTIFIED BY 'coupon';
-GRANT ALL PRIVILEGES ON `coupon%`.* TO 'coupon'@'%';
+init-file    = $ROOT/docker/mysql/grants.sql
 CONF
     if ((EUID == 0)); then printf 'user         = root\n' >>"$folder/my.cnf"; fi
 }
