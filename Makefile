@@ -1,0 +1,51 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+CONFIG ?=
+config_flags = $(foreach file,$(CONFIG),--config $(file))
+BINARY = target/release/coupon-svc
+
+export CONFIG
+
+.PHONY: help run test check fmt burst audit stack-up stack-down stack-status stack-wipe
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\nVariables: CONFIG="FILE..." (run, burst, audit), KEEP_STACK=1 (test), DB=mariadb and STACK_MODE=native (stack-up, test),\n'
+	@printf 'BASE_URLS, USERS, STOCK, IDENTITY (burst); the scripts in scripts/ name the rest.\n'
+
+run: ## build and start the service on its embedded parts (or on CONFIG)
+	cargo build --release
+	$(BINARY) $(config_flags)
+
+test: ## start the local stack, run every test, stop what was started
+	@scripts/test.sh
+
+check: ## formatting, lints and documentation, all without a warning
+	cargo fmt --check
+	cargo clippy --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+
+fmt: ## format the sources
+	cargo fmt
+
+burst: ## 10,000 users at one instant for 1,000 coupons, against a running service (k6)
+	@scripts/burst.sh
+
+audit: $(BINARY) ## recompute everything from the journal and compare it with the ledger
+	$(BINARY) audit $(config_flags)
+
+$(BINARY):
+	cargo build --release
+
+stack-up: ## start Redis, Kafka and MySQL on loopback ports
+	@scripts/stack.sh up
+
+stack-down: ## stop what stack-up started; data stays
+	@scripts/stack.sh down
+
+stack-status: ## what runs, where, which version
+	@scripts/stack.sh status
+
+stack-wipe: ## stop the stack and delete its data
+	@scripts/stack.sh wipe
