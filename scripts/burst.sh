@@ -9,7 +9,7 @@
 #   CONFIG="FILE..."                  the service's --config files, for the audit
 #   PIDS="PID..."                     processes whose CPU seconds are told (default: every coupon-svc on this machine)
 #   CONNECT_SECONDS                   how long before the start the users begin to connect (default grows with USERS)
-#   COUPON_SVC=target/release/coupon-svc   KIND=DISCOUNT   OUT=.burst
+#   COUPON_SVC=target/release/coupon-svc   KIND=FIRST_COME   OUT=.burst
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
