@@ -121,12 +121,13 @@ native_up() {
 }
 
 native_down() { # parts...
-    local part jobs=()
+    local part job jobs=() failed=0
     for part in "$@"; do
         stop_part "$part" &
         jobs+=($!)
     done
-    for part in "${jobs[@]}"; do wait "$part"; done
+    for job in "${jobs[@]}"; do wait "$job" || failed=1; done
+    return "$failed"
 }
 
 native_wipe() {

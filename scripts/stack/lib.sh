@@ -164,11 +164,16 @@ stop_part() { # part
         if ((SECONDS >= deadline)); then
             say "$part" "pid $pid did not stop within $STOP_SECONDS s: killing it"
             kill -KILL "$pid" 2>/dev/null || true
-            sleep 0.5
+            deadline=$((SECONDS + 5))
+            while [[ -n $(own_pid "$part") ]] && ((SECONDS < deadline)); do sleep 0.1; done
             break
         fi
         sleep 0.1
     done
+    if [[ -n $(own_pid "$part") ]]; then
+        say "$part" "FAILED: pid $pid does not even end when killed" >&2
+        return 1
+    fi
     rm -f "$RUN/$part.pid"
     say "$part" "stopped (pid $pid)"
 }
