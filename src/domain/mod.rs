@@ -7,6 +7,8 @@ mod ids;
 mod record;
 mod roster;
 mod terms;
+#[cfg(test)]
+mod tests;
 
 pub use ids::{BadCouponId, BadUserId, CouponId, EpochMillis, Offset, Partition, Sequence, UserId, issue_id, now_millis, partition_of};
 pub use record::{Body, Decoded, Record, SkipReason, StopReason, WRITE_VERSION, decode, encode, fingerprint};
