@@ -187,7 +187,10 @@ mod tests {
     fn format_constants_never_change() {
         let coupon: CouponId = "7f9c24e8-3b12-4fef-91e0-cf0f6e9f4d2a".parse().unwrap();
         assert_eq!(partition_of(coupon, 60), 26, "partition hash");
-        assert_eq!(issue_id(coupon, &"alice".parse().unwrap()).to_string(), "fe161a1c-1a7e-5296-a816-601e551693b8");
+        assert_eq!(
+            issue_id(coupon, &"alice".parse().unwrap()).to_string(),
+            "fe161a1c-1a7e-5296-a816-601e551693b8"
+        );
         assert_ne!(
             issue_id(coupon, &"alice".parse().unwrap()),
             issue_id(coupon, &"Alice".parse().unwrap())

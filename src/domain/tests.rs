@@ -27,7 +27,11 @@ fn terms(version: i64, total_quantity: i64, status: Status) -> Terms {
 }
 
 fn issue(user_id: UserId) -> Body {
-    Body::Issue { user_id, at: 1, trace_id: String::new() }
+    Body::Issue {
+        user_id,
+        at: 1,
+        trace_id: String::new(),
+    }
 }
 
 fn any_status() -> impl Strategy<Value = Status> {
