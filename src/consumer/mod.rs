@@ -210,6 +210,7 @@ impl Consumer {
                 tracing::warn!(%error, "cannot report progress to the group");
             }
             self.push_abandoned().await;
+            self.check_ledger().await;
             if let Ok(counts) = self.ledger.dead_letter_counts().await {
                 for state in DeadLetterState::ALL {
                     self.metrics
@@ -218,6 +219,16 @@ impl Consumer {
                         .set(counts.get(&state).copied().unwrap_or(0));
                 }
             }
+        }
+    }
+
+    /// The tables against themselves: cheap, so every consumer does it all the time. The whole proof is `coupon-svc audit`.
+    async fn check_ledger(&self) {
+        let Ok(faults) = self.ledger.self_check().await else { return };
+        self.metrics.audit_violations.reset();
+        for (kind, coupon, detail) in faults {
+            tracing::error!(kind, coupon.id = %coupon, detail, "the ledger contradicts itself");
+            self.metrics.audit_violations.with_label_values(&[kind.as_str()]).inc();
         }
     }
 

@@ -1,0 +1,70 @@
+//! The tasks of a role, put together from ports.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Abandon;
+use crate::domain::UserId;
+use crate::follower::Follower;
+use crate::gate::Gate;
+use crate::issuer::{Issuer, Unavailable};
+use crate::ledger::{DeadLetter, DeadLetterState, Ledger};
+
+/// Abandons dead letters: the state in the ledger, the revoke in the log.
+#[derive(Debug)]
+pub struct Abandoner {
+    pub issuer: Arc<Issuer>,
+    pub ledger: Arc<dyn Ledger>,
+}
+
+#[async_trait]
+impl Abandon for Abandoner {
+    async fn abandon(&self, id: i64, by: &str) -> Result<Option<DeadLetter>, Unavailable> {
+        let letter = self.ledger.abandon(id).await.map_err(|error| {
+            tracing::warn!(dead_letter.id = id, %error, "cannot abandon a dead letter");
+            Unavailable
+        })?;
+        let Some(letter) = letter else { return Ok(None) };
+        tracing::info!(dead_letter.id = id, state = letter.state.as_str(), by, "abandoning a dead letter");
+        if let (DeadLetterState::Abandoning, Some(win)) = (letter.state, &letter.win) {
+            let user: &UserId = &win.user;
+            self.issuer.revoke(win.coupon, user, win.sequence, &format!("dead letter {id} abandoned by {by}")).await?;
+        }
+        Ok(Some(letter))
+    }
+}
+
+/// Unloads coupons that are over and tells the gate to forget them; until cancelled.
+pub async fn unload_over(follower: Arc<Follower>, ledger: Arc<dyn Ledger>, gate: Arc<dyn Gate>, cancel: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(15)) => {}
+        }
+        match follower.unload(ledger.as_ref()).await {
+            Ok(unloaded) => {
+                for coupon in unloaded {
+                    tracing::info!(coupon.id = %coupon, "unloaded a coupon that is over");
+                    if let Err(error) = gate.forget(coupon).await {
+                        tracing::debug!(coupon.id = %coupon, %error, "the gate did not forget a coupon: it costs memory only");
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(%error, "cannot unload now"),
+        }
+    }
+}
+
+/// Appends the closing terms of coupons whose window ended; until cancelled.
+pub async fn close_ended(issuer: Arc<Issuer>, cancel: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+        }
+        issuer.close_ended().await;
+    }
+}
