@@ -54,7 +54,9 @@ fn etag(version: i64) -> Result<HeaderValue, Problem> {
 }
 
 fn coupon_answer(mut builder: actix_web::HttpResponseBuilder, view: CouponView) -> Result<HttpResponse, Problem> {
-    Ok(builder.insert_header((ETAG, etag(view.terms.version)?)).json(CouponJson::from(view)))
+    Ok(builder
+        .insert_header((ETAG, etag(view.terms.version)?))
+        .json(CouponJson::from(view)))
 }
 
 fn location(coupon: CouponId) -> String {
@@ -148,10 +150,14 @@ const BAD_INTEGER: &str = "must be an integer";
 fn parse_draft(object: &Map<String, Value>) -> Result<(Option<CouponId>, TermsDraft), Problem> {
     let mut fields = Fields::new(object, "");
     fields.refuse_unknown(&["coupon_id", "name", "kind", "discount", "total_quantity", "opens_at", "closes_at"]);
-    let id = fields.optional("coupon_id", "must be a UUID such as 7f9c24e8-3b12-4fef-91e0-cf0f6e9f4d2a", |value| match value {
-        Value::Null => Some(None),
-        value => value.as_str()?.parse::<CouponId>().ok().map(Some),
-    });
+    let id = fields.optional(
+        "coupon_id",
+        "must be a UUID such as 7f9c24e8-3b12-4fef-91e0-cf0f6e9f4d2a",
+        |value| match value {
+            Value::Null => Some(None),
+            value => value.as_str()?.parse::<CouponId>().ok().map(Some),
+        },
+    );
     let name = fields.required("name", "must be text", text);
     let kind = fields.required("kind", "must be text", text);
     let discount = fields.required("discount", "must be an object with type and value", Value::as_object);
@@ -169,7 +175,11 @@ fn parse_draft(object: &Map<String, Value>) -> Result<(Option<CouponId>, TermsDr
     };
     let mut faults = fields.faults;
     faults.extend(draft.check());
-    if faults.is_empty() { Ok((id.flatten(), draft)) } else { Err(Problem::invalid(&faults)) }
+    if faults.is_empty() {
+        Ok((id.flatten(), draft))
+    } else {
+        Err(Problem::invalid(&faults))
+    }
 }
 
 fn parse_discount(object: &Map<String, Value>, outer: &mut Fields<'_>) -> Option<Discount> {
@@ -186,7 +196,16 @@ fn parse_discount(object: &Map<String, Value>, outer: &mut Fields<'_>) -> Option
 fn parse_patch(object: &Map<String, Value>) -> Result<TermsPatch, Vec<crate::domain::FieldFault>> {
     const FIXED: [&str; 4] = ["coupon_id", "name", "kind", "discount"];
     let mut fields = Fields::new(object, "");
-    fields.refuse_unknown(&["status", "total_quantity", "opens_at", "closes_at", "coupon_id", "name", "kind", "discount"]);
+    fields.refuse_unknown(&[
+        "status",
+        "total_quantity",
+        "opens_at",
+        "closes_at",
+        "coupon_id",
+        "name",
+        "kind",
+        "discount",
+    ]);
     for name in FIXED.iter().filter(|name| object.contains_key(**name)) {
         fields.fault(name, "cannot be changed");
     }
