@@ -1,1 +1,13 @@
-fn main() {}
+//! The binary: reads the command line and hands over to the library.
+
+use std::process::ExitCode;
+
+use coupon_svc::bootstrap;
+use coupon_svc::cli::Cli;
+
+fn main() -> ExitCode {
+    match Cli::from_args(std::env::args_os()) {
+        Ok(cli) => bootstrap::run(cli),
+        Err(code) => code,
+    }
+}

@@ -1,5 +1,9 @@
-//! What the service says of itself: logs, metrics, the ops listener.
+//! What the service says of itself: logs, metrics, health, the ops listener.
 
+mod health;
+pub mod logs;
 mod metrics;
+pub mod ops;
 
+pub use health::{Check, Condition, Health, Report};
 pub use metrics::Metrics;
