@@ -93,7 +93,10 @@ impl Layers {
     fn new() -> Result<Self, ConfigErrors> {
         let built_in = |error: config::ConfigError| whole("built-in defaults", &error);
         let parsed = parse(DEFAULTS).map_err(built_in)?;
-        let schema = flatten(parsed.cache.clone()).into_iter().map(|(key, value)| (key, value.kind)).collect();
+        let schema = flatten(parsed.cache.clone())
+            .into_iter()
+            .map(|(key, value)| (key, value.kind))
+            .collect();
         Ok(Self {
             defaults: config::Config::builder().add_source(parsed),
             schema,
@@ -103,7 +106,11 @@ impl Layers {
     }
 
     fn fault(&mut self, key: &str, source: &str, message: impl Into<String>) {
-        self.faults.push(Fault { key: key.to_owned(), source: source.to_owned(), message: message.into() });
+        self.faults.push(Fault {
+            key: key.to_owned(),
+            source: source.to_owned(),
+            message: message.into(),
+        });
     }
 
     fn file(&mut self, path: &std::path::Path) {
@@ -143,14 +150,20 @@ impl Layers {
     fn variable(&mut self, name: &str, text: &str) {
         let Some(path) = name.strip_prefix(ENV_PREFIX) else { return };
         let key = path.to_ascii_lowercase().replace("__", ".");
-        let Some(kind) = self.schema.get(&key) else { return self.fault(&key, name, "unknown key") };
+        let Some(kind) = self.schema.get(&key) else {
+            return self.fault(&key, name, "unknown key");
+        };
         let value = match kind {
             ValueKind::Boolean(_) => text.parse::<bool>().map(ValueKind::from).map_err(|_| "true or false"),
             ValueKind::I64(_) => text.parse::<i64>().map(ValueKind::from).map_err(|_| "a whole number"),
             ValueKind::Float(_) => text.parse::<f64>().map(ValueKind::from).map_err(|_| "a number"),
-            ValueKind::Array(_) => {
-                Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect::<Vec<String>>().into())
-            }
+            ValueKind::Array(_) => Ok(text
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .map(str::to_owned)
+                .collect::<Vec<String>>()
+                .into()),
             _ => Ok(text.into()),
         };
         match value {
@@ -191,7 +204,11 @@ impl Layers {
                 if faults.is_empty() { Ok(config) } else { Err(ConfigErrors(faults)) }
             }
             Err(error) => {
-                faults.push(Fault { key: String::new(), source: "configuration".to_owned(), message: innermost(&error) });
+                faults.push(Fault {
+                    key: String::new(),
+                    source: "configuration".to_owned(),
+                    message: innermost(&error),
+                });
                 Err(ConfigErrors(faults))
             }
         }
@@ -249,7 +266,11 @@ fn whole(source: &str, error: &config::ConfigError) -> ConfigErrors {
         (Some(place), Some(what)) => format!("{place}: {what}"),
         _ => "is not TOML".to_owned(),
     };
-    ConfigErrors(vec![Fault { key: String::new(), source: source.to_owned(), message }])
+    ConfigErrors(vec![Fault {
+        key: String::new(),
+        source: source.to_owned(),
+        message,
+    }])
 }
 
 /// The message without the key, which the fault names itself.

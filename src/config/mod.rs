@@ -14,6 +14,6 @@ mod validate;
 pub use load::{ConfigErrors, DEFAULTS, ENV_PREFIX, Fault, Overrides, load, process_env};
 pub use print::{PrintFormat, redact_url};
 pub use sections::{
-    Api, Config, Consumer, Embedded, Follower, Identity, JournalSection, Jwt, Kafka, Limiter, Log, LogFormat, Mysql, Ops, Parts, Redis, Role,
-    SaslMechanism,
+    Api, Config, Consumer, Embedded, Follower, Identity, JournalSection, Jwt, Kafka, Limiter, Log, LogFormat, Mysql, Ops, Parts, Redis,
+    Role, SaslMechanism,
 };

@@ -56,7 +56,9 @@ pub(super) const fn redact_secret(value: &str) -> &'static str {
 /// A URL without its password, and without parameters that look like one. When in doubt more is hidden, not less.
 #[must_use]
 pub fn redact_url(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return redact_secret(url).to_owned() };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return redact_secret(url).to_owned();
+    };
     // The last `@`, wherever it is: a password may hold an unescaped `@`, `/` or `?`.
     let (userinfo, rest) = match rest.rfind('@') {
         Some(at) => (rest.get(..at), rest.get(at + 1..).unwrap_or_default()),
