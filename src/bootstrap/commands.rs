@@ -70,13 +70,13 @@ pub async fn replay(config: &Config, id: i64) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// There is none with this id, or a part does not answer: calling it again is harmless.
-pub async fn abandon(config: &Config, id: i64) -> anyhow::Result<DeadLetter> {
+pub async fn abandon(config: &Config, id: i64, reason: &str) -> anyhow::Result<DeadLetter> {
     let ledger = parts::open_ledger(config).await?;
     let letter =
         ledger.abandon(id).await.context("failed to abandon the dead letter")?.ok_or_else(|| anyhow!("there is no dead letter {id}"))?;
     let (DeadLetterState::Abandoning, Some(win)) = (letter.state, &letter.win) else { return Ok(letter) };
     let journal = parts::open_journal(config, &Metrics::new()?).await?;
-    let reason = format!("dead letter {id} abandoned on the command line");
+    let reason = format!("dead letter {id}: {reason}");
     let body = Body::Revoke { user_id: win.user.clone(), sequence: win.sequence, reason, at: now_millis() };
     journal.append(letter.partition, win.coupon, encode(&body)?).await.context("failed to append the revocation: run the command again")?;
     journal.close().await;

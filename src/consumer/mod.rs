@@ -12,7 +12,7 @@ mod worker;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -72,6 +72,7 @@ pub struct Consumer {
     owned: watch::Sender<Vec<Partition>>,
     progress: Mutex<HashMap<Partition, Progress>>,
     stopped: Mutex<HashMap<Partition, String>>,
+    last_claim: Mutex<Option<Instant>>,
 }
 
 impl Consumer {
@@ -95,6 +96,7 @@ impl Consumer {
             owned: watch::Sender::new(Vec::new()),
             progress: Mutex::default(),
             stopped: Mutex::default(),
+            last_claim: Mutex::default(),
         })
     }
 
@@ -103,6 +105,7 @@ impl Consumer {
         loop {
             match self.ledger.claim(&self.owner, self.options.lease).await {
                 Ok(partitions) => {
+                    *self.last_claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                     let count = u32::try_from(partitions.len()).unwrap_or(u32::MAX).max(1);
                     let all = u32::try_from(self.journal.partitions()).unwrap_or(1);
                     self.limiter.share_among(all.div_ceil(count));
@@ -144,6 +147,19 @@ impl Consumer {
             .iter()
             .map(|(partition, reason)| (*partition, reason.clone()))
             .collect()
+    }
+
+    /// Whether this process can take part in the drain, and why not.
+    #[must_use]
+    pub fn condition(&self) -> (bool, String) {
+        if let Some((partition, reason)) = self.stopped().into_iter().next() {
+            return (false, format!("partition {partition} stopped: {reason}"));
+        }
+        match self.last_claim.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            Some(at) if at.elapsed() <= self.options.lease => (true, "claims are renewed".to_owned()),
+            Some(_) => (false, "the ledger does not answer".to_owned()),
+            None => (false, "claiming partitions".to_owned()),
+        }
     }
 
     fn lock_stopped(&self) -> std::sync::MutexGuard<'_, HashMap<Partition, String>> {

@@ -1,5 +1,6 @@
 //! How a process lives: supervised tasks, signals, an ordered and bounded shutdown, word to systemd.
 
+pub mod service;
 mod supervisor;
 mod systemd;
 

@@ -1,0 +1,128 @@
+//! The composition root: from a command line to a running process. Only `parts` names adapters.
+
+mod commands;
+mod parts;
+mod serve;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::api::{mint_hs256, openapi};
+use crate::cli::{self, AuditArgs, Cli, Command, DlqCommand, EXIT_FAILURE, TokenArgs};
+use crate::config::Config;
+use crate::ledger::{DeadLetter, Page};
+use crate::telemetry::logs;
+
+/// Carries out the command line; returns the process's exit code.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    if matches!(cli.command, Some(Command::Openapi)) {
+        print_json(&openapi());
+        return ExitCode::SUCCESS;
+    }
+    let config = match cli.load_config() {
+        Ok(config) => config,
+        Err(errors) => return cli::report_config_errors(&errors),
+    };
+    if let Some(Command::Config(command)) = &cli.command {
+        return cli::run_config(command, &config);
+    }
+    let filter = if cli.command.is_some() { "warn" } else { config.log.filter.as_str() };
+    if let Err(error) = logs::init(config.log.format, filter) {
+        return fail(&anyhow::Error::new(error));
+    }
+    // One provider for every TLS stack; a second installation would only find the first.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("failed to start the runtime")),
+    };
+    let outcome = match cli.command {
+        None => runtime.block_on(serve::serve(config)).map(ExitCode::from),
+        Some(command) => runtime.block_on(carry_out(command, &config)),
+    };
+    // Whatever hangs in a blocking call must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome.unwrap_or_else(|error| fail(&error))
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a process that failed")]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("coupon-svc: {error:#}");
+    ExitCode::from(EXIT_FAILURE)
+}
+
+#[expect(clippy::print_stdout, reason = "printing is the command")]
+async fn carry_out(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Migrate => {
+            let run = commands::migrate(config).await?;
+            run.iter().for_each(|name| println!("migrated {name}"));
+            println!("the ledger is up to date");
+        }
+        Command::Audit(AuditArgs { coupon, json }) => {
+            let report = commands::audit(config, coupon).await?;
+            if json {
+                print_json(&serde_json::to_value(&report)?);
+            } else {
+                println!("{report}");
+            }
+            return Ok(commands::exit_code(&report));
+        }
+        Command::Dlq(command) => dead_letters(command, config).await?,
+        Command::Token(TokenArgs { user, admin, ttl }) => {
+            let jwt = &config.jwt;
+            let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            let (issuer, audience) = (named(&jwt.issuer), named(&jwt.audience));
+            let token =
+                mint_hs256(&jwt.hs256_secret, &user, admin, Duration::from_secs(ttl), issuer.as_deref(), audience.as_deref())?;
+            println!("{token}");
+        }
+        // Done before there was a runtime.
+        Command::Config(_) | Command::Openapi => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[expect(clippy::print_stdout, reason = "printing is the command")]
+async fn dead_letters(command: DlqCommand, config: &Config) -> anyhow::Result<()> {
+    match command {
+        DlqCommand::List { state, limit, after, json } => {
+            let letters = commands::dead_letters(config, state, Page { limit, after }).await?;
+            if json {
+                print_json(&letters.iter().map(commands::dead_letter_json).collect());
+            } else {
+                println!("{:>8}  {:<10}  {:<36}  {:<24}  {:>8}  error", "id", "state", "coupon", "user", "sequence");
+                letters.iter().for_each(print_line);
+            }
+        }
+        DlqCommand::Show { id, json: _ } => print_json(&commands::dead_letter_json(&commands::dead_letter(config, id).await?)),
+        DlqCommand::Replay { ids } => {
+            for id in ids {
+                commands::replay(config, id).await?;
+                println!("dead letter {id}: replayed");
+            }
+        }
+        DlqCommand::Abandon { ids, reason, yes: _ } => {
+            for id in ids {
+                let letter = commands::abandon(config, id, &reason).await?;
+                println!("dead letter {id}: {}", letter.state.as_str());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "printing is the command")]
+fn print_line(letter: &DeadLetter) {
+    let (coupon, user, sequence) = match &letter.win {
+        Some(win) => (win.coupon.to_string(), win.user.as_str(), win.sequence.to_string()),
+        None => ("-".to_owned(), "-", "-".to_owned()),
+    };
+    println!("{:>8}  {:<10}  {coupon:<36}  {user:<24}  {sequence:>8}  {}", letter.id, letter.state.as_str(), letter.error);
+}
+
+#[expect(clippy::print_stdout, reason = "printing is the command")]
+fn print_json(value: &serde_json::Value) {
+    println!("{value:#}");
+}
