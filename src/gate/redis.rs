@@ -1,3 +1,237 @@
-//! gate/redis
-pub struct RedisGate;
-pub struct RedisGateOptions;
+//! The gate over all APIs: one set a coupon in Redis, asked by `gate.lua`.
+//!
+//! Asks go through one bounded queue. A few workers each take what waits there, so the busier Redis is, the larger the batches: one
+//! script call a coupon for up to `batch` users costs a fraction of as many calls.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use prometheus::Histogram;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::{Ask, Away, Gate, Verdict};
+use crate::domain::CouponId;
+use crate::redis::{BadRedis, Lane, Redis, RedisAway, RedisOptions, Script, connect};
+
+/// Batches a worker takes out of the queue at once; they are in flight together on one connection.
+const BATCHES_AT_ONCE: usize = 8;
+
+/// How to reach the gate and how much may wait for it.
+#[derive(Debug, Clone)]
+pub struct RedisGateOptions {
+    /// One worker a connection.
+    pub redis: RedisOptions,
+    /// In front of every key: `<prefix><coupon id>:members`.
+    pub key_prefix: String,
+    /// Asks that may wait; one more is told [`Away`].
+    pub queue: usize,
+    /// Most users of one script call.
+    pub batch: usize,
+    /// Observes the users of every script call.
+    pub batch_size: Option<Histogram>,
+}
+
+impl RedisGateOptions {
+    /// The defaults: prefix `coupon:`, 8192 waiting asks, 50 users a call, no histogram.
+    #[must_use]
+    pub fn new(redis: RedisOptions) -> Self {
+        Self {
+            redis,
+            key_prefix: "coupon:".to_owned(),
+            queue: 8192,
+            batch: 50,
+            batch_size: None,
+        }
+    }
+}
+
+/// The gate in Redis. Dropping it ends its workers and connections.
+#[derive(Debug)]
+pub struct RedisGate {
+    queue: mpsc::Sender<Job>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    redis: Redis,
+    script: Script,
+    key_prefix: String,
+    batch: usize,
+    batch_size: Option<Histogram>,
+}
+
+#[derive(Debug)]
+struct Job {
+    ask: Ask,
+    reply: oneshot::Sender<Result<Verdict, Away>>,
+}
+
+impl From<RedisAway> for Away {
+    fn from(away: RedisAway) -> Self {
+        Self(away.to_string())
+    }
+}
+
+impl RedisGate {
+    /// Starts the connections and workers. A Redis that is away is no error: the gate says [`Away`] until it comes.
+    ///
+    /// Needs a tokio runtime; returns within about half a second.
+    ///
+    /// # Errors
+    /// The address can never work.
+    pub async fn connect(options: RedisGateOptions) -> Result<Self, Away> {
+        let redis = connect(&options.redis).await.map_err(|error: BadRedis| Away(error.to_string()))?;
+        let (queue, waiting) = mpsc::channel(options.queue.max(1));
+        let waiting = Arc::new(Mutex::new(waiting));
+        let shared = Arc::new(Shared {
+            redis,
+            script: Script::new(include_str!("gate.lua")),
+            key_prefix: options.key_prefix,
+            batch: options.batch.max(1),
+            batch_size: options.batch_size,
+        });
+        for _ in 0..options.redis.connections.max(1) {
+            // Ends by itself when the gate, and so the queue's only sender, is dropped.
+            tokio::spawn(work(Arc::clone(&shared), Arc::clone(&waiting)));
+        }
+        Ok(Self { queue, shared })
+    }
+}
+
+#[async_trait]
+impl Gate for RedisGate {
+    async fn admit(&self, ask: Ask) -> Result<Verdict, Away> {
+        if !self.shared.redis.reachable() {
+            return Err(away_already());
+        }
+        let (reply, verdict) = oneshot::channel();
+        self.queue
+            .try_send(Job { ask, reply })
+            .map_err(|_| Away("too many users wait for the gate".to_owned()))?;
+        match timeout(self.shared.redis.command_timeout(), verdict).await {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(_)) => Err(Away("the gate is shutting down".to_owned())),
+            Err(_) => {
+                let why = "no verdict from redis in time";
+                self.shared.redis.mark_away(why);
+                Err(Away(why.to_owned()))
+            }
+        }
+    }
+
+    async fn members(&self, coupon: CouponId) -> Result<i64, Away> {
+        Ok(self.shared.redis.lane()?.set_len(&self.shared.key(coupon)).await?)
+    }
+
+    async fn forget(&self, coupon: CouponId) -> Result<(), Away> {
+        Ok(self.shared.redis.lane()?.remove(&self.shared.key(coupon)).await?)
+    }
+
+    fn reachable(&self) -> bool {
+        self.shared.redis.reachable()
+    }
+}
+
+fn away_already() -> Away {
+    Away("redis did not answer a moment ago".to_owned())
+}
+
+async fn work(shared: Arc<Shared>, waiting: Arc<Mutex<mpsc::Receiver<Job>>>) {
+    let limit = shared.batch.saturating_mul(BATCHES_AT_ONCE);
+    let mut jobs = Vec::with_capacity(limit);
+    loop {
+        // The lock is held while the queue is empty: the other workers wait for it as they would for an ask.
+        if waiting.lock().await.recv_many(&mut jobs, limit).await == 0 {
+            return;
+        }
+        shared.serve(&mut jobs).await;
+    }
+}
+
+impl Shared {
+    fn key(&self, coupon: CouponId) -> String {
+        format!("{}{coupon}:members", self.key_prefix)
+    }
+
+    /// Answers every job and leaves the list empty.
+    async fn serve(&self, jobs: &mut Vec<Job>) {
+        // Whoever ran out of time was told so already; adding such a user would only take room.
+        jobs.retain(|job| !job.reply.is_closed());
+        if jobs.is_empty() {
+            return;
+        }
+        let lane = match self.redis.lane() {
+            Ok(lane) => lane,
+            Err(away) => {
+                let away = Away::from(away);
+                return jobs.drain(..).for_each(|job| job.answer(Err(away.clone())));
+            }
+        };
+        let mut coupons: HashMap<CouponId, Vec<Vec<Job>>> = HashMap::new();
+        for job in jobs.drain(..) {
+            let batches = coupons.entry(job.ask.coupon).or_default();
+            match batches.last_mut() {
+                Some(batch) if batch.len() < self.batch => batch.push(job),
+                _ => batches.push(vec![job]),
+            }
+        }
+        let batches = coupons
+            .into_iter()
+            .flat_map(|(coupon, batches)| batches.into_iter().map(move |batch| (coupon, batch)));
+        join_all(batches.map(|(coupon, batch)| self.ask(lane, coupon, batch))).await;
+    }
+
+    /// One script call for users of one coupon.
+    async fn ask(&self, lane: Lane<'_>, coupon: CouponId, batch: Vec<Job>) {
+        if let Some(histogram) = &self.batch_size {
+            #[expect(clippy::cast_precision_loss, reason = "a batch is far below 2^52")]
+            histogram.observe(batch.len() as f64);
+        }
+        // Asks come from one roster moments apart: the newest knows the stock (it may have been changed), and the gate is to count
+        // at least what any of them counts.
+        let total = batch.last().map_or(0, |job| job.ask.total);
+        let issued = batch.iter().map(|job| job.ask.issued).max().unwrap_or(0);
+        let mut args = Vec::with_capacity(2 + batch.len());
+        args.push(total.to_string());
+        args.push(issued.to_string());
+        args.extend(batch.iter().map(|job| job.ask.user.as_str().to_owned()));
+        match lane.run(&self.script, &self.key(coupon), args).await {
+            Ok(codes) => {
+                let mut codes = codes.into_iter();
+                for job in batch {
+                    job.answer(
+                        codes
+                            .next()
+                            .and_then(verdict)
+                            .ok_or_else(|| Away("redis gave an answer the gate does not know".to_owned())),
+                    );
+                }
+            }
+            Err(away) => {
+                let away = Away::from(away);
+                batch.into_iter().for_each(|job| job.answer(Err(away.clone())));
+            }
+        }
+    }
+}
+
+impl Job {
+    fn answer(self, verdict: Result<Verdict, Away>) {
+        // Nobody waits any more when the caller ran out of time or was dropped.
+        let _ = self.reply.send(verdict);
+    }
+}
+
+/// The numbers of `gate.lua`.
+const fn verdict(code: i64) -> Option<Verdict> {
+    match code {
+        0 => Some(Verdict::Pass),
+        1 => Some(Verdict::Seen),
+        2 => Some(Verdict::Full),
+        _ => None,
+    }
+}

@@ -5,7 +5,13 @@
 //! State of a coupon is a pure function of the next offset of its partition: every write moves that offset by compare-and-set
 //! in the same transaction. So a decision made on state read at offset `n` is right if the write that carries it moves from `n`.
 
+mod errors;
+mod migrations;
 mod mysql;
+mod ops;
+mod rows;
+mod schema;
+mod session;
 mod sqlite;
 #[cfg(test)]
 mod suite;

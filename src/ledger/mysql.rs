@@ -1,3 +1,0 @@
-//! ledger/mysql
-pub struct MysqlLedger;
-pub struct MysqlOptions;
