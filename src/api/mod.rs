@@ -260,7 +260,7 @@ pub fn serve(listener: TcpListener, state: ApiState, options: ApiOptions) -> io:
     Ok(server.run())
 }
 
-/// The OpenAPI 3.1 document of the routes.
+/// The `OpenAPI` 3.1 document of the routes.
 #[must_use]
 pub fn openapi() -> serde_json::Value {
     // A test reads it, so it is JSON.

@@ -277,7 +277,6 @@ async fn replay_and_abandon_answer_by_state() {
 #[actix_web::test]
 async fn a_panic_is_a_problem_that_tells_nothing() {
     let app = app_with(&ApiOptions::default());
-    #[expect(clippy::unused_async, reason = "a handler")]
     async fn boom() -> &'static str {
         panic!("a secret")
     }
@@ -401,6 +400,36 @@ async fn a_server_serves_and_stops() {
     handle.stop(true).await;
     running.await.unwrap().unwrap();
     assert!(get("/api/v1/me/coupons").send().await.is_err());
+}
+
+#[actix_web::test]
+async fn slow_clients_are_not_waited_for() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let Ok(app) = Arc::try_unwrap(app_with(&ApiOptions::default()).into_inner()) else {
+        panic!("shared")
+    };
+    let options = ApiOptions {
+        workers: 1,
+        // The server's clock ticks every 500 ms.
+        client_request_timeout: Duration::from_secs(1),
+        ..ApiOptions::default()
+    };
+    let server = serve(listener, app.state, options).unwrap();
+    let handle = server.handle();
+    let running = actix_web::rt::spawn(server);
+    let head = "POST /api/v1/coupons HTTP/1.1\r\nHost: x\r\nX-User-Id: root\r\nX-Admin: true\r\nContent-Length: 10\r\n\r\n{\"na";
+    for sent in ["POST /api/v1/cou", head] {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut answer)).await;
+        assert!(answer.starts_with("HTTP/1.1 408"), "{sent}: {read:?} {answer}");
+        assert_eq!(answer.contains("REQUEST_TIMEOUT"), sent == head, "{answer}");
+    }
+    handle.stop(true).await;
+    running.await.unwrap().unwrap();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
@@ -162,8 +162,8 @@ impl JwtVerifier {
 
     fn caller(&self, claims: Claims) -> Result<Caller, &'static str> {
         // The library passes over an nbf that is out of its range.
-        #[expect(clippy::cast_precision_loss, reason = "seconds since the epoch fit a float's mantissa")]
-        let latest = (now_millis() / 1_000) as f64 + self.leeway_seconds as f64;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let latest = now.as_secs_f64() + Duration::from_secs(self.leeway_seconds).as_secs_f64();
         if claims.nbf.is_some_and(|nbf| nbf > latest) {
             return Err("the token is not valid yet");
         }
