@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::domain::{CouponId, Offset, Partition};
 
-pub use kafka::{KafkaJournal, KafkaOptions, KafkaSasl, KafkaTls};
+pub use kafka::{KafkaJournal, KafkaOptions, KafkaSasl, KafkaSaslMechanism, KafkaTls};
 pub use sqlite::SqliteJournal;
 
 /// One message as it lies in the log.

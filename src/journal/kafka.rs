@@ -1,5 +1,0 @@
-//! journal/kafka
-pub struct KafkaJournal;
-pub struct KafkaOptions;
-pub struct KafkaSasl;
-pub struct KafkaTls;

@@ -1,0 +1,206 @@
+//! Clients of the brokers, and how to get new ones when something is wrong.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rskafka::BackoffConfig;
+use rskafka::client::partition::{PartitionClient, UnknownTopicHandling};
+use rskafka::client::{Client, ClientBuilder, Credentials, SaslConfig};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use secrecy::ExposeSecret;
+
+use super::super::JournalError;
+use super::{KafkaOptions, KafkaSaslMechanism, KafkaTls, lock, unknown};
+
+/// Failures in a row after which the whole client is built anew.
+const RENEW_AFTER: u32 = 3;
+/// Clients of one link pool that are kept open while nobody uses them.
+const IDLE_LINKS: usize = 4;
+/// Where systems keep their certificate authorities.
+const SYSTEM_AUTHORITIES: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+];
+
+/// The client all connections are made from, replaced when it does not recover by itself.
+pub struct Cluster {
+    options: Arc<KafkaOptions>,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    current: Mutex<Arc<Client>>,
+    /// When the client was last built; held while one is built.
+    renewed: tokio::sync::Mutex<Instant>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster")
+            .field("brokers", &self.options.brokers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    pub async fn connect(options: Arc<KafkaOptions>) -> Result<Self, JournalError> {
+        let tls = options.tls.as_ref().map(tls).transpose()?;
+        let client = build(&options, tls.clone()).await?;
+        Ok(Self {
+            options,
+            tls,
+            current: Mutex::new(Arc::new(client)),
+            renewed: tokio::sync::Mutex::new(Instant::now()),
+        })
+    }
+
+    pub fn client(&self) -> Arc<Client> {
+        Arc::clone(&lock(&self.current))
+    }
+
+    /// Runs one call of the vendor crate, which itself has no deadline, under the call timeout.
+    pub async fn timed<T, E: std::fmt::Display>(&self, what: &str, call: impl Future<Output = Result<T, E>>) -> Result<T, JournalError> {
+        timed(what, self.options.call_timeout, call).await
+    }
+
+    /// A client of its own connection to the partition's leader. `failures`: how often in a row it went wrong before.
+    pub async fn partition(&self, topic: &str, partition: i32, failures: u32) -> Result<PartitionClient, JournalError> {
+        if failures > 0 && failures.is_multiple_of(RENEW_AFTER) {
+            self.renew().await?;
+        } else if failures > 0 {
+            // Un-sticks a client that holds on to a leader of the past.
+            self.timed("metadata", self.client().list_topics()).await?;
+        }
+        let client = self.client();
+        self.timed(
+            "connecting to the partition's leader",
+            client.partition_client(topic, partition, UnknownTopicHandling::Retry),
+        )
+        .await
+    }
+
+    async fn renew(&self) -> Result<(), JournalError> {
+        let mut renewed = self.renewed.lock().await;
+        // Every partition fails in an outage: one new client serves them all.
+        if renewed.elapsed() > Duration::from_secs(1) {
+            *lock(&self.current) = Arc::new(build(&self.options, self.tls.clone()).await?);
+            *renewed = Instant::now();
+            tracing::info!("built a new kafka client");
+        }
+        Ok(())
+    }
+}
+
+pub async fn timed<T, E: std::fmt::Display>(
+    what: &str,
+    limit: Duration,
+    call: impl Future<Output = Result<T, E>>,
+) -> Result<T, JournalError> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(outcome) => outcome.map_err(|error| unknown(what, &error)),
+        Err(_) => Err(JournalError::Unknown(format!("{what}: no answer within {limit:?}"))),
+    }
+}
+
+async fn build(options: &KafkaOptions, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Client, JournalError> {
+    let mut builder = ClientBuilder::new(options.brokers.clone())
+        .client_id(options.client_id.as_str())
+        .backoff_config(BackoffConfig {
+            init_backoff: Duration::from_millis(50),
+            max_backoff: Duration::from_secs(1),
+            base: 2.0,
+            deadline: None,
+        });
+    if let Some(tls) = tls {
+        builder = builder.tls_config(tls);
+    }
+    if let Some(sasl) = &options.sasl {
+        let credentials = Credentials::new(sasl.username.clone(), sasl.password.expose_secret().to_owned());
+        builder = builder.sasl_config(match sasl.mechanism {
+            KafkaSaslMechanism::Plain => SaslConfig::Plain(credentials),
+            KafkaSaslMechanism::ScramSha256 => SaslConfig::ScramSha256(credentials),
+            KafkaSaslMechanism::ScramSha512 => SaslConfig::ScramSha512(credentials),
+        });
+    }
+    timed("connecting to kafka", options.call_timeout, builder.build()).await
+}
+
+fn tls(options: &KafkaTls) -> Result<Arc<rustls::ClientConfig>, JournalError> {
+    let file = match &options.ca_file {
+        Some(file) => file.clone(),
+        None => SYSTEM_AUTHORITIES
+            .iter()
+            .map(PathBuf::from)
+            .find(|file| Path::exists(file))
+            .ok_or_else(|| JournalError::Unknown("no certificate authorities found on this system: name a ca_file".into()))?,
+    };
+    let reading = format!("cannot read {}", file.display());
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(&file).map_err(|error| unknown(&reading, &error))? {
+        let certificate = certificate.map_err(|error| unknown(&reading, &error))?;
+        // A system's list may hold one this library does not understand; an own list may not.
+        match roots.add(certificate) {
+            Err(error) if options.ca_file.is_some() => return Err(unknown(&reading, &error)),
+            _ => {}
+        }
+    }
+    if roots.is_empty() {
+        return Err(JournalError::Unknown(format!("{reading}: no certificate in it")));
+    }
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unknown("tls", &error))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// Connections to one partition for one purpose: a connection answers in order, so two calls at once need two.
+#[derive(Debug)]
+pub struct Links {
+    topic: String,
+    partition: i32,
+    idle: Mutex<Vec<PartitionClient>>,
+    failures: AtomicU32,
+}
+
+impl Links {
+    pub fn new(topic: &str, partition: i32) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            partition,
+            idle: Mutex::new(Vec::new()),
+            failures: AtomicU32::new(0),
+        }
+    }
+
+    /// A connection for the caller alone. One that is not given back (a failure, a dropped future) is closed.
+    pub async fn take(&self, cluster: &Cluster) -> Result<PartitionClient, JournalError> {
+        let pooled = lock(&self.idle).pop();
+        if let Some(link) = pooled {
+            return Ok(link);
+        }
+        let link = cluster
+            .partition(&self.topic, self.partition, self.failures.load(Ordering::Relaxed))
+            .await;
+        if link.is_err() {
+            self.failed();
+        }
+        link
+    }
+
+    pub fn give(&self, link: PartitionClient) {
+        self.failures.store(0, Ordering::Relaxed);
+        let mut idle = lock(&self.idle);
+        if idle.len() < IDLE_LINKS {
+            idle.push(link);
+        }
+    }
+
+    /// The others of the pool are as old as the one that failed: none is used again.
+    pub fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        lock(&self.idle).clear();
+    }
+}

@@ -1,0 +1,378 @@
+//! The way into one partition: a bounded queue and workers that batch by taking what waits.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rskafka::chrono::{DateTime, Utc};
+use rskafka::client::partition::{Compression, PartitionClient};
+use rskafka::record::Record;
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::super::JournalError;
+use super::cluster::{Cluster, timed};
+use super::lock;
+use crate::domain::now_millis;
+
+/// Appends that may wait in one partition.
+const QUEUE: usize = 65_536;
+/// Connections of one partition, each with one request in flight.
+const MAX_WORKERS: usize = 16;
+/// A larger request is written in two parts, and the second waits 40 ms for the delayed acknowledgement of the first.
+const REQUEST_BYTES: usize = 8_000;
+/// Upper bound of a request's bytes besides records, client id and topic.
+const REQUEST_OVERHEAD: usize = 128;
+/// Upper bound of a record's bytes besides key and value: lengths, attributes, deltas, header count.
+const RECORD_OVERHEAD: usize = 16;
+/// A worker besides the last ends after so long without work.
+const IDLE: Duration = Duration::from_secs(30);
+
+struct Item {
+    key: Vec<u8>,
+    value: Vec<u8>,
+    queued: Instant,
+    done: oneshot::Sender<Result<(), JournalError>>,
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        RECORD_OVERHEAD + self.key.len() + self.value.len()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Item>,
+    /// Encoded bytes of the queue, by our own count.
+    bytes: usize,
+    workers: usize,
+    /// Workers that wait for work.
+    idle: usize,
+    /// Workers that have not had a connection yet: one at a time.
+    starting: usize,
+    closed: bool,
+}
+
+impl State {
+    /// Whether another worker is wanted; counts it if so.
+    fn grow(&mut self, budget: usize) -> bool {
+        let first = self.workers == 0 && !self.queue.is_empty();
+        let more = self.bytes >= budget && self.idle == 0 && self.starting == 0 && self.workers < MAX_WORKERS;
+        if first || more {
+            self.workers += 1;
+            self.starting += 1;
+        }
+        first || more
+    }
+
+    fn pop(&mut self) -> Option<Item> {
+        let item = self.queue.pop_front()?;
+        self.bytes -= item.bytes();
+        Some(item)
+    }
+}
+
+pub struct Lane {
+    cluster: Arc<Cluster>,
+    topic: Arc<str>,
+    partition: i32,
+    append_timeout: Duration,
+    /// Encoded bytes of the records of one request.
+    budget: usize,
+    state: Mutex<State>,
+    wake: Notify,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane").field("partition", &self.partition).finish_non_exhaustive()
+    }
+}
+
+/// A worker's place in the count, given back also when it panics.
+struct Seat {
+    lane: Arc<Lane>,
+    starting: bool,
+    released: bool,
+}
+
+impl Seat {
+    fn started(&mut self, state: &mut State) {
+        if std::mem::take(&mut self.starting) {
+            state.starting -= 1;
+        }
+    }
+
+    fn release(&mut self, state: &mut State) {
+        self.started(state);
+        state.workers -= 1;
+        self.released = true;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if !self.released {
+            let lane = Arc::clone(&self.lane);
+            self.release(&mut lock(&lane.state));
+        }
+    }
+}
+
+impl Lane {
+    pub fn new(
+        cluster: Arc<Cluster>,
+        topic: Arc<str>,
+        partition: i32,
+        client_id: &str,
+        append_timeout: Duration,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        let budget = REQUEST_BYTES.saturating_sub(REQUEST_OVERHEAD + client_id.len() + topic.len());
+        Arc::new(Self {
+            cluster,
+            topic,
+            partition,
+            append_timeout,
+            budget,
+            state: Mutex::default(),
+            wake: Notify::new(),
+            tasks,
+            stop,
+        })
+    }
+
+    /// Queues one record; the answer comes when its batch is acknowledged or failed.
+    pub fn push(self: &Arc<Self>, key: Vec<u8>, value: Vec<u8>) -> Result<oneshot::Receiver<Result<(), JournalError>>, JournalError> {
+        let (done, answer) = oneshot::channel();
+        let item = Item {
+            key,
+            value,
+            queued: Instant::now(),
+            done,
+        };
+        let grow = {
+            let mut state = lock(&self.state);
+            if state.closed {
+                return Err(JournalError::Closed);
+            }
+            if state.queue.len() >= QUEUE {
+                return Err(JournalError::Overloaded);
+            }
+            state.bytes += item.bytes();
+            state.queue.push_back(item);
+            state.grow(self.budget)
+        };
+        if grow {
+            self.spawn();
+        } else {
+            self.wake.notify_one();
+        }
+        Ok(answer)
+    }
+
+    /// Makes the first connection before the first record needs it.
+    pub fn warm(self: &Arc<Self>) {
+        {
+            let mut state = lock(&self.state);
+            if state.closed || state.workers > 0 {
+                return;
+            }
+            state.workers += 1;
+            state.starting += 1;
+        }
+        self.spawn();
+    }
+
+    /// Whether no worker is without its first connection.
+    pub fn is_warm(&self) -> bool {
+        lock(&self.state).starting == 0
+    }
+
+    pub fn close(&self) {
+        lock(&self.state).closed = true;
+        self.wake.notify_waiters();
+        // For a worker between its look at the queue and its wait.
+        self.wake.notify_one();
+    }
+
+    fn spawn(self: &Arc<Self>) {
+        let seat = Seat {
+            lane: Arc::clone(self),
+            starting: true,
+            released: false,
+        };
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work(seat) => {}
+            }
+        });
+    }
+
+    /// The next batch; None when this worker is to end (its seat is then released).
+    async fn next(self: &Arc<Self>, seat: &mut Seat) -> Option<Vec<Item>> {
+        loop {
+            let (batch, grow, left) = {
+                let mut state = lock(&self.state);
+                seat.started(&mut state);
+                let batch = self.take(&mut state);
+                let grow = state.grow(self.budget);
+                if batch.is_empty() {
+                    if state.closed {
+                        seat.release(&mut state);
+                        // One wake-up may have to go round all workers.
+                        self.wake.notify_one();
+                        return None;
+                    }
+                    state.idle += 1;
+                }
+                (batch, grow, !state.queue.is_empty() && state.idle > 0)
+            };
+            if grow {
+                self.spawn();
+            } else if left {
+                self.wake.notify_one();
+            }
+            if !batch.is_empty() {
+                return Some(batch);
+            }
+            let woken = tokio::time::timeout(IDLE, self.wake.notified()).await;
+            let mut state = lock(&self.state);
+            state.idle -= 1;
+            if woken.is_err() && state.queue.is_empty() && state.workers > 1 {
+                seat.release(&mut state);
+                return None;
+            }
+        }
+    }
+
+    /// Takes what waits, up to one request's bytes (always one record); answers those whose deadline is over.
+    fn take(&self, state: &mut State) -> Vec<Item> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = state.queue.front() {
+            let size = next.bytes();
+            let expired = next.queued.elapsed() >= self.append_timeout;
+            if !expired && !batch.is_empty() && bytes + size > self.budget {
+                break;
+            }
+            let Some(item) = state.pop() else { break };
+            if expired {
+                let _ = item
+                    .done
+                    .send(Err(JournalError::Unknown("waited too long for a connection".into())));
+            } else {
+                bytes += size;
+                batch.push(item);
+            }
+        }
+        batch
+    }
+
+    /// Answers all whose deadline is over; true when nothing more will come.
+    fn expire(&self, error: &JournalError) -> bool {
+        let mut state = lock(&self.state);
+        while state.queue.front().is_some_and(|item| item.queued.elapsed() >= self.append_timeout) {
+            if let Some(item) = state.pop() {
+                let _ = item.done.send(Err(error.clone()));
+            }
+        }
+        state.closed && state.queue.is_empty()
+    }
+}
+
+async fn work(mut seat: Seat) {
+    let lane = Arc::clone(&seat.lane);
+    let mut link: Option<PartitionClient> = None;
+    let mut failures: u32 = 0;
+    loop {
+        let connected = match link.take() {
+            Some(link) => link,
+            None => match lane.cluster.partition(&lane.topic, lane.partition, failures).await {
+                Ok(link) => link,
+                Err(error) => {
+                    failures += 1;
+                    tracing::warn!(%error, partition = lane.partition, failures, "no connection to append on");
+                    if lane.expire(&error) {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(100) * failures.min(20)).await;
+                    continue;
+                }
+            },
+        };
+        let Some(batch) = lane.next(&mut seat).await else { return };
+        let at = DateTime::<Utc>::from_timestamp_millis(now_millis()).unwrap_or_default();
+        let (records, waiting): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .map(|item| {
+                (
+                    Record {
+                        key: Some(item.key),
+                        value: Some(item.value),
+                        headers: BTreeMap::new(),
+                        timestamp: at,
+                    },
+                    item.done,
+                )
+            })
+            .unzip();
+        let outcome = timed(
+            "append",
+            lane.append_timeout,
+            connected.produce(records, Compression::NoCompression),
+        )
+        .await;
+        match &outcome {
+            Ok(_) => {
+                failures = 0;
+                link = Some(connected);
+            }
+            Err(error) => {
+                failures += 1;
+                tracing::warn!(%error, partition = lane.partition, records = waiting.len(), failures, "append failed; it may have landed");
+            }
+        }
+        for done in waiting {
+            let _ = done.send(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_added_only_while_full_batches_wait() {
+        let mut state = State {
+            bytes: 100,
+            ..State::default()
+        };
+        state.queue.push_back(Item {
+            key: Vec::new(),
+            value: vec![0; 84],
+            queued: Instant::now(),
+            done: oneshot::channel().0,
+        });
+        assert!(state.grow(1_000), "the first, for one record");
+        state.starting = 0;
+        assert!(!state.grow(1_000), "nothing full waits");
+        state.bytes = 1_000;
+        assert!(state.grow(1_000));
+        assert!(!state.grow(1_000), "one starts at a time");
+        state.starting = 0;
+        state.idle = 1;
+        assert!(!state.grow(1_000), "one is idle");
+        state.idle = 0;
+        state.workers = MAX_WORKERS;
+        assert!(!state.grow(1_000));
+    }
+}

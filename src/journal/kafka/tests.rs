@@ -1,0 +1,210 @@
+//! Against a real broker: `COUPON_TEST_KAFKA`, by default 127.0.0.1:19092.
+
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
+use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use rskafka::client::ClientBuilder;
+use rskafka::client::partition::UnknownTopicHandling;
+
+use super::super::suite;
+use super::*;
+
+impl wire::Request for OffsetFetchRequest {
+    const KEY: i16 = 9;
+    type Response = OffsetFetchResponse;
+}
+
+const TEN_SECONDS: Duration = Duration::from_secs(10);
+
+fn options(partitions: i32) -> KafkaOptions {
+    let name = format!("test-journal-{}", uuid::Uuid::new_v4());
+    KafkaOptions {
+        brokers: vec![std::env::var("COUPON_TEST_KAFKA").unwrap_or_else(|_| "127.0.0.1:19092".into())],
+        dead_letter_topic: format!("{name}-dlq"),
+        group: format!("{name}-group"),
+        topic: name,
+        partitions,
+        client_id: "coupon-test".into(),
+        // A test machine does much else at the same time.
+        append_timeout: TEN_SECONDS,
+        ..KafkaOptions::default()
+    }
+}
+
+async fn connect(options: &KafkaOptions) -> KafkaJournal {
+    KafkaJournal::connect(options.clone())
+        .await
+        .expect("a broker at COUPON_TEST_KAFKA or 127.0.0.1:19092")
+}
+
+async fn delete_topics(options: &KafkaOptions) {
+    let client = ClientBuilder::new(options.brokers.clone()).build().await.unwrap();
+    let controller = client.controller_client().unwrap();
+    for name in [&options.topic, &options.dead_letter_topic] {
+        tokio::time::timeout(TEN_SECONDS, controller.delete_topic(name, 5_000))
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passes_the_contract() {
+    let options = options(3);
+    suite::run(&connect(&options).await).await;
+    delete_topics(&options).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn creates_the_topic_and_keeps_the_partitions_of_one_that_exists() {
+    let mut options = options(5);
+    assert_eq!(connect(&options).await.partitions(), 5);
+    options.partitions = 9;
+    assert_eq!(connect(&options).await.partitions(), 5);
+    delete_topics(&options).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_what_others_wrote() {
+    let options = options(2);
+    let journal = connect(&options).await;
+    let client = ClientBuilder::new(options.brokers.clone()).build().await.unwrap();
+    let partition = client
+        .partition_client(&options.topic, 1, UnknownTopicHandling::Retry)
+        .await
+        .unwrap();
+    let timestamp = DateTime::<Utc>::from_timestamp_millis(1_700_000_000_123).unwrap();
+    let record = |key, value| Record {
+        key,
+        value,
+        headers: BTreeMap::new(),
+        timestamp,
+    };
+    let records = vec![record(Some(b"k".to_vec()), Some(b"v".to_vec())), record(None, None)];
+    partition.produce(records, Compression::NoCompression).await.unwrap();
+    let read = suite::read(&journal, 1, 0, 2).await;
+    assert_eq!(
+        read[0],
+        RawRecord {
+            offset: 0,
+            key: b"k".to_vec(),
+            value: b"v".to_vec(),
+            at: 1_700_000_000_123
+        }
+    );
+    assert_eq!(
+        read[1],
+        RawRecord {
+            offset: 1,
+            key: Vec::new(),
+            value: Vec::new(),
+            at: 1_700_000_000_123
+        }
+    );
+    // Deleted from the front: the range moves, and what is gone is never skipped.
+    partition.delete_records(1, 5_000).await.unwrap();
+    assert_eq!(journal.bounds(1).await.unwrap(), Bounds { begin: 1, end: 2 });
+    assert!(matches!(
+        journal.fetch(1, 0, 1_000, Duration::ZERO).await,
+        Err(JournalError::OffsetOutOfRange { .. })
+    ));
+    delete_topics(&options).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_is_seen_in_the_group_and_a_dead_letter_in_its_topic() {
+    let options = options(2);
+    let journal = connect(&options).await;
+    let coupon = CouponId::random();
+    for number in 0..3 {
+        journal.append(1, coupon, vec![number]).await.unwrap();
+    }
+    journal.report_progress(&[(0, 0), (1, 2)]).await.unwrap();
+    journal.report_progress(&[(1, 3)]).await.unwrap();
+    let mut wire = Wire::coordinator(&options.brokers, "coupon-test", &options.group).await.unwrap();
+    let topic = TopicName(StrBytes::from_string(options.topic.clone()));
+    let request = OffsetFetchRequest::default()
+        .with_group_id(GroupId(StrBytes::from_string(options.group.clone())))
+        .with_topics(Some(vec![
+            OffsetFetchRequestTopic::default()
+                .with_name(topic)
+                .with_partition_indexes(vec![0, 1]),
+        ]));
+    let answer = wire.call(&request, 5).await.unwrap();
+    let mut seen: Vec<_> = answer.topics[0]
+        .partitions
+        .iter()
+        .map(|partition| (partition.partition_index, partition.committed_offset))
+        .collect();
+    seen.sort_unstable();
+    assert_eq!(seen, [(0, 0), (1, 3)]);
+
+    journal.copy_dead_letter(b"key".to_vec(), b"letter".to_vec()).await.unwrap();
+    let client = ClientBuilder::new(options.brokers.clone()).build().await.unwrap();
+    let partition = client
+        .partition_client(&options.dead_letter_topic, 0, UnknownTopicHandling::Retry)
+        .await
+        .unwrap();
+    let (records, _) = partition.fetch_records(0, 1..1_000, 1_000).await.unwrap();
+    assert_eq!(records[0].record.value.as_deref(), Some(&b"letter"[..]));
+    delete_topics(&options).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_are_read() {
+    let options = options(2);
+    let _journal = connect(&options).await;
+    let settings = Wire::connect(&options.brokers, "coupon-test")
+        .await
+        .unwrap()
+        .settings(&options.topic)
+        .await
+        .unwrap();
+    assert_eq!(settings.replicas, 1);
+    assert!(settings.values.contains_key("min.insync.replicas"), "{settings:?}");
+    delete_topics(&options).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn warm_makes_every_connection() {
+    let options = options(12);
+    let journal = connect(&options).await;
+    journal.warm().await;
+    assert!(journal.lanes.iter().all(|lane| lane.is_warm()));
+    assert_eq!(journal.tasks.len(), 12);
+    journal.close().await;
+    assert!(journal.tasks.is_empty());
+    delete_topics(&options).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_there_is_an_error_in_time() {
+    // Accepts and never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = KafkaOptions {
+        brokers: vec![silent.local_addr().unwrap().to_string()],
+        call_timeout: Duration::from_millis(300),
+        ..KafkaOptions::default()
+    };
+    let started = Instant::now();
+    assert!(matches!(KafkaJournal::connect(options).await, Err(JournalError::Unknown(_))));
+    assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn a_gap_is_damage_and_the_front_of_a_batch_is_dropped() {
+    let record = |offset| RecordAndOffset {
+        record: Record {
+            key: None,
+            value: None,
+            headers: BTreeMap::new(),
+            timestamp: DateTime::<Utc>::default(),
+        },
+        offset,
+    };
+    let offsets = |records: Vec<i64>| checked(records.into_iter().map(record).collect(), 5).map(|good| good.len());
+    assert_eq!(offsets(vec![3, 4, 5, 6]).unwrap(), 2);
+    assert_eq!(offsets(vec![]).unwrap(), 0);
+    assert!(matches!(offsets(vec![6]), Err(JournalError::Damaged(_))));
+    assert!(matches!(offsets(vec![5, 7]), Err(JournalError::Damaged(_))));
+}
