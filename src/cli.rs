@@ -16,15 +16,17 @@ pub const EXIT_FAILURE: u8 = 1;
 /// Bad usage or configuration (`EX_USAGE`).
 pub const EXIT_USAGE: u8 = 64;
 
-/// First-come-first-served coupon issuance. Without a subcommand it serves; without anything it serves all of it, with the data in ./data,
-/// the API on 127.0.0.1:8080 and probes and metrics on 127.0.0.1:9100.
+/// First-come-first-served coupon issuance.
+///
+/// Without a subcommand it serves; without anything it serves all of it, with the data in ./data, the API on 127.0.0.1:8080, and
+/// probes and metrics on 127.0.0.1:9100.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "coupon-svc", version, about = "First-come-first-served coupon issuance")]
+#[command(name = "coupon-svc", version)]
 pub struct Cli {
     /// What this process does: api, consumer or all
     #[arg(long, global = true, value_name = "ROLE", value_parser = parse_role)]
     pub role: Option<Role>,
-    /// A configuration file; later ones win, the environment (COUPON__SECTION__KEY) wins over all
+    /// A configuration file; later ones win, the environment (`COUPON__SECTION__KEY`) wins over all
     #[arg(long = "config", global = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     #[command(subcommand)]
@@ -41,7 +43,7 @@ pub enum Command {
     /// Look at and settle dead letters
     #[command(subcommand)]
     Dlq(DlqCommand),
-    /// Make a token for a user, signed with jwt.hs256_secret
+    /// Make a token for a user, signed with `jwt.hs256_secret`
     Token(TokenArgs),
     /// Look at the configuration
     #[command(subcommand)]

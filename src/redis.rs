@@ -325,7 +325,7 @@ async fn probe_while_away(pool: Pool, health: Arc<Health>, deadline: Duration) {
 
 /// Redis for the tests of the rooms that use it.
 #[cfg(test)]
-pub mod testing {
+pub(crate) mod testing {
     use std::net::TcpListener;
     use std::process::{Child, Command, Stdio};
     use std::time::Duration;

@@ -21,7 +21,7 @@ use crate::ledger::{
 use crate::telemetry::Metrics;
 
 fn issuer() -> Arc<Issuer> {
-    Arc::new(Issuer {})
+    unimplemented!()
 }
 
 pub(super) const LETTERS: i64 = 4;

@@ -109,10 +109,9 @@ impl Parts {
                     connections: config.redis.connections,
                 };
                 let gate = RedisGate::connect(RedisGateOptions {
-                    redis: redis.clone(),
                     batch: config.redis.gate_batch,
                     batch_size: Some(metrics.gate_batch_size.clone()),
-                    ..RedisGateOptions::default()
+                    ..RedisGateOptions::new(redis.clone())
                 });
                 let limiter = RedisLimiter::connect(RedisLimiterOptions { redis, key: "coupon:limiter".to_owned(), rate });
                 (Arc::new(gate.await.context("failed to set up the gate")?), Arc::new(limiter.await.context("failed to set up the limiter")?))

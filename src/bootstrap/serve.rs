@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use super::parts::{Parts, Purpose};
 use crate::api::{self, ApiOptions, ApiState, Identity, JwtOptions, JwtVerifier, Network};

@@ -277,8 +277,13 @@ fn whole(source: &str, error: &config::ConfigError) -> ConfigErrors {
 fn innermost(error: &config::ConfigError) -> String {
     match error {
         config::ConfigError::At { error, .. } => innermost(error),
-        config::ConfigError::Type { expected, .. } => format!("must be {expected}"),
-        config::ConfigError::Message(message) => message.clone(),
+        // The type was checked before: what is left is a number too large or below zero.
+        config::ConfigError::Type { .. } => "is out of range".to_owned(),
+        config::ConfigError::Message(message) => match message.as_str() {
+            "invalid socket address syntax" => "must be IP:port".to_owned(),
+            "invalid IP address syntax" => "must be IP addresses".to_owned(),
+            other => other.to_owned(),
+        },
         _ => error.to_string().split(" for key ").next().unwrap_or_default().to_owned(),
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! built-in config/default.toml  <  --config files in order  <  environment COUPON__SECTION__KEY  <  flags
 //! ```
-//! [`load`] is a pure function of what it is given (and of the files it is told to read); it reports every fault at once: unknown
+//! [`load()`] is a pure function of what it is given (and of the files it is told to read); it reports every fault at once: unknown
 //! keys, wrong types, and the rules of [`Config::validate`].
 
 mod load;

@@ -1,7 +1,5 @@
 //! The effective configuration as text, without its secrets.
 
-use std::fmt::Write as _;
-
 use serde_json::Value;
 
 use super::Config;
@@ -32,13 +30,13 @@ fn toml(value: &Value) -> String {
     let mut text = String::new();
     let Some(top) = value.as_object() else { return text };
     for (key, value) in top.iter().filter(|(_, value)| !value.is_object()) {
-        let _ = writeln!(text, "{key} = {}", literal(value));
+        text.push_str(&format!("{key} = {}\n", literal(value)));
     }
     for (section, value) in top {
         let Some(keys) = value.as_object() else { continue };
-        let _ = writeln!(text, "\n[{section}]");
+        text.push_str(&format!("\n[{section}]\n"));
         for (key, value) in keys {
-            let _ = writeln!(text, "{key} = {}", literal(value));
+            text.push_str(&format!("{key} = {}\n", literal(value)));
         }
     }
     text

@@ -168,7 +168,10 @@ impl Shared {
             Ok(lane) => lane,
             Err(away) => {
                 let away = Away::from(away);
-                return jobs.drain(..).for_each(|job| job.answer(Err(away.clone())));
+                for job in jobs.drain(..) {
+                    job.answer(Err(away.clone()));
+                }
+                return;
             }
         };
         let mut coupons: HashMap<CouponId, Vec<Vec<Job>>> = HashMap::new();
@@ -213,7 +216,9 @@ impl Shared {
             }
             Err(away) => {
                 let away = Away::from(away);
-                batch.into_iter().for_each(|job| job.answer(Err(away.clone())));
+                for job in batch {
+                    job.answer(Err(away.clone()));
+                }
             }
         }
     }

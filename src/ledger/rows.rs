@@ -1,4 +1,6 @@
 //! Rows as the tables hold them, fields in the order of the columns, and their way to and from the types of the port.
+//!
+//! `treat_none_as_default_value = false` lets SQLite insert many rows in one statement; without it diesel opens a transaction of its own.
 
 use diesel::prelude::*;
 use uuid::Uuid;
@@ -84,7 +86,13 @@ impl TryFrom<CouponRaw> for CouponRow {
 
     fn try_from(raw: CouponRaw) -> Result<Self, Fault> {
         let (coupon, partition, issued, next_sequence) = (coupon_id(&raw.coupon_id)?, raw.part, raw.issued, raw.next_sequence);
-        Ok(Self { coupon, partition, terms: terms_of!(raw)?, issued, next_sequence })
+        Ok(Self {
+            coupon,
+            partition,
+            terms: terms_of!(raw)?,
+            issued,
+            next_sequence,
+        })
     }
 }
 
@@ -130,7 +138,11 @@ impl TryFrom<TermsRaw> for TermsRow {
 
     fn try_from(raw: TermsRaw) -> Result<Self, Fault> {
         let (coupon, log_offset) = (coupon_id(&raw.coupon_id)?, raw.log_offset);
-        Ok(Self { coupon, terms: terms_of!(raw)?, log_offset })
+        Ok(Self {
+            coupon,
+            terms: terms_of!(raw)?,
+            log_offset,
+        })
     }
 }
 
@@ -278,9 +290,12 @@ impl TryFrom<DeadLetterRaw> for DeadLetter {
 
     fn try_from(raw: DeadLetterRaw) -> Result<Self, Fault> {
         let win = match (raw.coupon_id, raw.user_id, raw.sequence, raw.requested_at) {
-            (Some(coupon), Some(user), Some(sequence), Some(requested_at)) => {
-                Some(DeadWin { coupon: coupon_id(&coupon)?, user: user_id(user)?, sequence, requested_at })
-            }
+            (Some(coupon), Some(user), Some(sequence), Some(requested_at)) => Some(DeadWin {
+                coupon: coupon_id(&coupon)?,
+                user: user_id(user)?,
+                sequence,
+                requested_at,
+            }),
             _ => None,
         };
         let state = DeadLetterState::parse(&raw.state)
@@ -301,7 +316,7 @@ impl TryFrom<DeadLetterRaw> for DeadLetter {
 }
 
 #[derive(Debug, Clone, Queryable, Insertable)]
-#[diesel(table_name = partition_offsets)]
+#[diesel(table_name = partition_offsets, treat_none_as_default_value = false)]
 pub(super) struct OffsetRaw {
     pub part: i32,
     pub next_offset: i64,
@@ -310,7 +325,11 @@ pub(super) struct OffsetRaw {
 
 impl From<OffsetRaw> for Position {
     fn from(raw: OffsetRaw) -> Self {
-        Self { partition: raw.part, next: raw.next_offset, fingerprint: raw.fingerprint }
+        Self {
+            partition: raw.part,
+            next: raw.next_offset,
+            fingerprint: raw.fingerprint,
+        }
     }
 }
 

@@ -269,6 +269,7 @@ impl Running {
                         return false;
                     }
                 },
+                else => return false,
             }
         }
     }

@@ -1,22 +1,42 @@
--- A token bucket shared by all consumers, by the server's clock.
--- KEYS[1]  hash with the tokens and when they were counted
--- ARGV[1]  rate, permits a second
--- ARGV[2]  burst, most tokens kept
--- ARGV[3]  wanted
--- Returns {granted, milliseconds until more}.
-local rate, burst, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+-- Takes permits out of the token bucket that all consumers share.
+--
+-- KEYS[1]  the bucket: hash of tokens (permits left, fractional) and at (microseconds of the server's clock when that was so)
+-- ARGV[1]  rate: permits a second, above 0
+-- ARGV[2]  burst: most permits the bucket holds, at least 1
+-- ARGV[3]  wanted: permits asked for
+--
+-- Returns {granted, wait}: permits taken, 0 to wanted; when fewer than wanted, the milliseconds until asking again pays off.
+--
+-- A missing bucket is a full one. It expires only when it has long been full again, so nothing is lost by that.
+
+local key = KEYS[1]
+local rate = tonumber(ARGV[1])
+local burst = tonumber(ARGV[2])
+local wanted = tonumber(ARGV[3])
+
 local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-local state = redis.call('HMGET', KEYS[1], 'tokens', 'at')
-local tokens, at = tonumber(state[1]) or burst, tonumber(state[2]) or now
--- A clock that was set back gives nothing, and takes nothing.
-local elapsed = math.max(0, now - at)
-tokens = math.min(burst, tokens + elapsed * rate / 1000000)
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+
+local bucket = redis.call('HMGET', key, 'tokens', 'at')
+local tokens = tonumber(bucket[1]) or burst
+local at = tonumber(bucket[2]) or now
+
+-- The clock of a server that was set back, or of another server after a failover, may be behind: then no time has passed.
+local elapsed = math.max(now - at, 0) / 1000000
+tokens = math.min(math.max(tokens, 0) + elapsed * rate, burst)
+
 local granted = math.min(wanted, math.floor(tokens))
 tokens = tokens - granted
-redis.call('HSET', KEYS[1], 'tokens', tostring(tokens), 'at', string.format('%.0f', now))
+
 local wait = 0
 if granted < wanted then
-  wait = math.ceil(math.max(5, (1 - tokens) * 1000 / rate))
+  -- Half a bucket at a time: fewer would be many small batches, more would spill while the caller is on its way back.
+  local target = math.max(math.min(wanted - granted, math.floor(burst / 2)), 1)
+  wait = math.max(math.ceil((target - tokens) / rate * 1000), 1)
 end
-return {granted, wait}
+
+-- In full digits: a number as a string has 14 of them at most in Lua, the time needs 16.
+redis.call('HSET', key, 'tokens', string.format('%.6f', tokens), 'at', string.format('%.0f', now))
+redis.call('PEXPIRE', key, math.ceil(burst / rate * 1000) + 60000)
+
+return { granted, wait }

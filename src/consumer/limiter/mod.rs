@@ -35,3 +35,8 @@ pub trait Limiter: Send + Sync + std::fmt::Debug {
     /// How many consumers share the rate, for the fallback.
     fn share_among(&self, consumers: u32);
 }
+
+/// What is not a rate (negative, not a number, infinite) limits nothing, like 0.
+fn sane(rate: f64) -> f64 {
+    if rate.is_finite() { rate.max(0.0) } else { 0.0 }
+}

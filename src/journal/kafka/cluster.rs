@@ -17,6 +17,10 @@ use super::{KafkaOptions, KafkaSaslMechanism, KafkaTls, lock, unknown};
 
 /// Failures in a row after which the whole client is built anew.
 const RENEW_AFTER: u32 = 3;
+/// Connections to partitions being made at the same time.
+const CONNECTING: usize = 16;
+/// How long one of them counts.
+const PERMIT: Duration = Duration::from_millis(250);
 /// Clients of one link pool that are kept open while nobody uses them.
 const IDLE_LINKS: usize = 4;
 /// Where systems keep their certificate authorities.
@@ -31,6 +35,8 @@ pub struct Cluster {
     options: Arc<KafkaOptions>,
     tls: Option<Arc<rustls::ClientConfig>>,
     current: Mutex<Arc<Client>>,
+    /// A full listen queue costs a second (the packet is sent again): a few connections at a time.
+    connecting: tokio::sync::Semaphore,
     /// When the client was last built; held while one is built.
     renewed: tokio::sync::Mutex<Instant>,
 }
@@ -51,6 +57,7 @@ impl Cluster {
             options,
             tls,
             current: Mutex::new(Arc::new(client)),
+            connecting: tokio::sync::Semaphore::new(CONNECTING),
             renewed: tokio::sync::Mutex::new(Instant::now()),
         })
     }
@@ -73,11 +80,19 @@ impl Cluster {
             self.timed("metadata", self.client().list_topics()).await?;
         }
         let client = self.client();
-        self.timed(
-            "connecting to the partition's leader",
-            client.partition_client(topic, partition, UnknownTopicHandling::Retry),
-        )
-        .await
+        let connect = async {
+            let mut connect = std::pin::pin!(client.partition_client(topic, partition, UnknownTopicHandling::Retry));
+            let permit = self.connecting.acquire().await.map_err(|error| error.to_string())?;
+            // One that takes long (its leader is down) does not keep others waiting.
+            let quick = tokio::time::timeout(PERMIT, &mut connect).await;
+            drop(permit);
+            match quick {
+                Ok(outcome) => outcome,
+                Err(_) => connect.await,
+            }
+            .map_err(|error| error.to_string())
+        };
+        self.timed("connecting to the partition's leader", connect).await
     }
 
     async fn renew(&self) -> Result<(), JournalError> {
@@ -176,18 +191,15 @@ impl Links {
     }
 
     /// A connection for the caller alone. One that is not given back (a failure, a dropped future) is closed.
+    /// The caller tells of a failure, this one included, by [`Links::failed`].
     pub async fn take(&self, cluster: &Cluster) -> Result<PartitionClient, JournalError> {
         let pooled = lock(&self.idle).pop();
         if let Some(link) = pooled {
             return Ok(link);
         }
-        let link = cluster
+        cluster
             .partition(&self.topic, self.partition, self.failures.load(Ordering::Relaxed))
-            .await;
-        if link.is_err() {
-            self.failed();
-        }
-        link
+            .await
     }
 
     pub fn give(&self, link: PartitionClient) {

@@ -288,22 +288,31 @@ impl Lane {
     }
 }
 
+/// An outage fails every batch of every worker: the first few, then ever fewer, are logged.
+fn worth_a_line(failures: u32) -> bool {
+    failures.is_power_of_two()
+}
+
 async fn work(mut seat: Seat) {
     let lane = Arc::clone(&seat.lane);
     let mut link: Option<PartitionClient> = None;
     let mut failures: u32 = 0;
     loop {
+        if link.is_none() && failures > 0 {
+            tokio::time::sleep(Duration::from_millis(20) * failures.min(50)).await;
+        }
         let connected = match link.take() {
             Some(link) => link,
             None => match lane.cluster.partition(&lane.topic, lane.partition, failures).await {
                 Ok(link) => link,
                 Err(error) => {
                     failures += 1;
-                    tracing::warn!(%error, partition = lane.partition, failures, "no connection to append on");
+                    if worth_a_line(failures) {
+                        tracing::warn!(%error, partition = lane.partition, failures, "no connection to append on");
+                    }
                     if lane.expire(&error) {
                         return;
                     }
-                    tokio::time::sleep(Duration::from_millis(100) * failures.min(20)).await;
                     continue;
                 }
             },
@@ -337,7 +346,9 @@ async fn work(mut seat: Seat) {
             }
             Err(error) => {
                 failures += 1;
-                tracing::warn!(%error, partition = lane.partition, records = waiting.len(), failures, "append failed; it may have landed");
+                if worth_a_line(failures) {
+                    tracing::warn!(%error, partition = lane.partition, records = waiting.len(), failures, "append failed; it may have landed");
+                }
             }
         }
         for done in waiting {

@@ -183,18 +183,14 @@ impl KafkaJournal {
     /// Makes the first append connection of every partition, so that the first records do not wait for it (up to a second each).
     /// Returns when all are made or after `call_timeout`; those still missing are made in the background.
     pub async fn warm(&self) {
+        self.lanes.iter().for_each(Lane::warm);
         let all = async {
-            // A few at a time: a broker's listener takes only so many at once.
-            for lanes in self.lanes.chunks(8) {
-                lanes.iter().for_each(Lane::warm);
-                while !lanes.iter().all(|lane| lane.is_warm()) {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
+            while !self.lanes.iter().all(|lane| lane.is_warm()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         if tokio::time::timeout(self.options.call_timeout, all).await.is_err() {
             tracing::warn!("not all connections to kafka could be made in time");
-            self.lanes.iter().for_each(Lane::warm);
         }
     }
 
@@ -234,17 +230,22 @@ impl KafkaJournal {
         JournalError::Damaged(format!("there is no partition {partition}, only {}", self.partitions))
     }
 
-    /// Runs one call on a connection taken from `links`, which gets it back unless the call failed.
+    /// Runs one call on a connection taken from `links`, which gets it back unless the call failed. `limit` bounds both together.
     async fn on<T, E, F>(&self, links: &Links, what: &str, limit: Duration, call: F) -> Result<T, JournalError>
     where
         E: std::fmt::Display,
         F: AsyncFnOnce(&PartitionClient) -> Result<T, E>,
     {
-        let link = links.take(&self.cluster).await?;
-        let outcome = timed(what, limit, call(&link)).await;
-        match outcome {
-            Ok(_) => links.give(link),
-            Err(_) => links.failed(),
+        let attempt = async {
+            let link = links.take(&self.cluster).await?;
+            let answer = call(&link).await.map_err(|error| unknown(what, &error))?;
+            links.give(link);
+            Ok(answer)
+        };
+        let outcome = tokio::time::timeout(limit, attempt).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(JournalError::Unknown(format!("{what}: no answer within {limit:?}"))));
+        if outcome.is_err() {
+            links.failed();
         }
         outcome
     }
@@ -341,50 +342,44 @@ impl Journal for KafkaJournal {
         let links = &self.reading(partition)?.fetch;
         let bytes = 1..i32::try_from(max_bytes).unwrap_or(i32::MAX).clamp(2, i32::MAX);
         let wait = i32::try_from(max_wait.as_millis()).unwrap_or(i32::MAX);
-        let fetch = async {
-            let mut sent_at = Instant::now();
-            let answer = self.on(
-                links,
-                "fetch",
-                max_wait + self.options.call_timeout,
-                async |link: &PartitionClient| {
-                    sent_at = Instant::now();
-                    match link.fetch_records(from, bytes, wait).await {
-                        Err(KafkaError::ServerError {
-                            protocol_error: ProtocolError::OffsetOutOfRange,
-                            ..
-                        }) => Ok(None),
-                        outcome => outcome.map(Some),
-                    }
-                },
-            );
-            let Some((records, high_watermark)) = answer.await? else {
-                let bounds = self.bounds(partition).await.ok();
-                return Err(JournalError::OffsetOutOfRange {
-                    partition,
-                    asked: from,
-                    bounds,
-                });
-            };
-            let records = checked(records, from)?;
-            if records.is_empty() && high_watermark > from {
-                // Nothing of ours writes what a reader never sees (control records), but an empty answer must mean caught up.
-                return Err(JournalError::Unknown(format!(
-                    "no record at offset {from} below the high watermark {high_watermark}"
-                )));
-            }
-            Ok(Fetched {
-                records,
-                high_watermark,
-                sent_at,
-            })
+        let mut sent_at = Instant::now();
+        let answer = self.on(
+            links,
+            "fetch",
+            max_wait + self.options.call_timeout,
+            async |link: &PartitionClient| {
+                sent_at = Instant::now();
+                match link.fetch_records(from, bytes, wait).await {
+                    Err(KafkaError::ServerError {
+                        protocol_error: ProtocolError::OffsetOutOfRange,
+                        ..
+                    }) => Ok(None),
+                    outcome => outcome.map(Some),
+                }
+            },
+        );
+        let Some((records, high_watermark)) = answer.await? else {
+            let bounds = self.bounds(partition).await.ok();
+            return Err(JournalError::OffsetOutOfRange {
+                partition,
+                asked: from,
+                bounds,
+            });
         };
-        let limit = max_wait + self.options.call_timeout;
-        if let Ok(outcome) = tokio::time::timeout(limit, fetch).await {
-            return outcome;
+        let records = checked(records, from)?;
+        if records.is_empty() && high_watermark > from {
+            // Nothing of ours writes what a reader never sees (control records), but an empty answer must mean caught up.
+            return Err(JournalError::Unknown(format!(
+                "no record at offset {from} below the high watermark {high_watermark}"
+            )));
         }
-        links.failed();
-        Err(JournalError::Unknown(format!("fetch: no answer within {limit:?}")))
+        // The broker notes the high watermark before it reads: it may be older than the records.
+        let high_watermark = records.last().map_or(high_watermark, |last| high_watermark.max(last.offset + 1));
+        Ok(Fetched {
+            records,
+            high_watermark,
+            sent_at,
+        })
     }
 
     async fn bounds(&self, partition: Partition) -> Result<Bounds, JournalError> {

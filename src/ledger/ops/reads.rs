@@ -16,15 +16,19 @@ use crate::ledger::{CouponRow, IssuedRow, Loaded, Page, Position};
 const CHUNK: usize = 1_000;
 
 pub(in crate::ledger) async fn positions<S: Session>(session: &mut S) -> Result<Vec<Position>, Fault> {
-    let query = partition_offsets::table
-        .order(partition_offsets::part)
-        .select((partition_offsets::part, partition_offsets::next_offset, partition_offsets::fingerprint));
+    let query = partition_offsets::table.order(partition_offsets::part).select((
+        partition_offsets::part,
+        partition_offsets::next_offset,
+        partition_offsets::fingerprint,
+    ));
     let rows: Vec<OffsetRaw> = session.load(query).await?;
     Ok(rows.into_iter().map(Position::from).collect())
 }
 
 pub(in crate::ledger) async fn coupon<S: Session>(session: &mut S, coupon: CouponId) -> Result<Option<CouponRow>, Fault> {
-    let query = coupons::table.filter(coupons::coupon_id.eq(coupon.to_string())).select(coupons::all_columns);
+    let query = coupons::table
+        .filter(coupons::coupon_id.eq(coupon.to_string()))
+        .select(coupons::all_columns);
     session.first::<CouponRaw, _>(query).await?.map(CouponRow::try_from).transpose()
 }
 
@@ -50,11 +54,15 @@ pub(in crate::ledger) async fn coupons_of<S: Session>(
     let rows: Vec<(IssuedRaw, CouponRaw)> = match &page.after {
         None => session.load(query).await?,
         Some((at, coupon)) => {
-            let same = issued_coupons::issued_at.eq(*at).and(issued_coupons::coupon_id.lt(coupon.to_string()));
+            let same = issued_coupons::issued_at
+                .eq(*at)
+                .and(issued_coupons::coupon_id.lt(coupon.to_string()));
             session.load(query.filter(issued_coupons::issued_at.lt(*at).or(same))).await?
         }
     };
-    rows.into_iter().map(|(row, coupon)| Ok((IssuedRow::try_from(row)?, CouponRow::try_from(coupon)?.terms))).collect()
+    rows.into_iter()
+        .map(|(row, coupon)| Ok((IssuedRow::try_from(row)?, CouponRow::try_from(coupon)?.terms)))
+        .collect()
 }
 
 pub(in crate::ledger) async fn load<S: Session>(
@@ -80,7 +88,9 @@ async fn load_within<S: Session>(
     }
     let ids: Vec<String> = wanted.keys().map(CouponId::to_string).collect();
     for chunk in ids.chunks(CHUNK) {
-        let query = coupons::table.filter(coupons::coupon_id.eq_any(chunk.to_vec())).select(coupons::all_columns);
+        let query = coupons::table
+            .filter(coupons::coupon_id.eq_any(chunk.to_vec()))
+            .select(coupons::all_columns);
         let rows: Vec<CouponRow> = convert(session.load::<CouponRaw, _>(query).await?)?;
         loaded.coupons.extend(rows.into_iter().map(|row| (row.coupon, row)));
     }
@@ -91,7 +101,9 @@ async fn load_within<S: Session>(
             .filter(dead_letters::state.eq_any(UNSETTLED))
             .select((dead_letters::coupon_id, dead_letters::user_id, dead_letters::sequence));
         for row in session.load::<(Option<String>, Option<String>, Option<i64>), _>(query).await? {
-            let (Some(coupon), Some(user), Some(sequence)) = row else { continue };
+            let (Some(coupon), Some(user), Some(sequence)) = row else {
+                continue;
+            };
             let (coupon, user) = (coupon_id(&coupon)?, user_id(user)?);
             if wanted.get(&coupon).is_some_and(|users| users.contains(&user)) {
                 loaded.users.entry(coupon).or_default().insert(user, UserState::Holder(sequence));

@@ -105,10 +105,19 @@ pub(in crate::ledger) async fn audit_view<S: Session>(
 }
 
 async fn view<S: Session>(session: &mut S, partition: Partition, only: Option<CouponId>) -> Result<AuditView, Fault> {
-    let position = reads::positions(session).await?.into_iter().find(|position| position.partition == partition);
+    let position = reads::positions(session)
+        .await?
+        .into_iter()
+        .find(|position| position.partition == partition);
     let position = position.ok_or_else(|| Fault::Schema(format!("partition {partition} is not one of this ledger")))?;
-    let query = coupons::table.filter(coupons::part.eq(partition)).order(coupons::coupon_id).select(coupons::all_columns);
-    let letters = dead_letters::table.filter(dead_letters::part.eq(partition)).order(dead_letters::id).select(dead_letters::all_columns);
+    let query = coupons::table
+        .filter(coupons::part.eq(partition))
+        .order(coupons::coupon_id)
+        .select(coupons::all_columns);
+    let letters = dead_letters::table
+        .filter(dead_letters::part.eq(partition))
+        .order(dead_letters::id)
+        .select(dead_letters::all_columns);
     let (rows, letters) = match only.map(|coupon| coupon.to_string()) {
         None => (session.load(query).await?, session.load(letters).await?),
         Some(id) => (
