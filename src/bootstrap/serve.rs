@@ -26,6 +26,9 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 pub async fn serve(config: Config) -> anyhow::Result<Outcome> {
     let metrics = Arc::new(Metrics::new().context("failed to register the metrics")?);
     let health = Health::new();
+    // Not ready before everything below is in place.
+    let start = health.condition("start");
+    start.set(false, "opening the parts");
     let ops_listener = api::bind(config.ops.listen).await.with_context(|| format!("failed to listen on ops.listen {}", config.ops.listen))?;
     tracing::info!(
         role = %config.role, parts = %config.parts, ops.listen = %ops_listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "starting"
@@ -69,8 +72,10 @@ pub async fn serve(config: Config) -> anyhow::Result<Outcome> {
         .on_shutdown("ops", Duration::from_secs(1), async move { ops_handle.stop(false).await });
     let ready = async {
         if let Some(follower) = &follower {
+            parts.journal.warm().await;
             follower.caught_up().await.context("failed to read up to the journal's end")?;
         }
+        start.set(true, "done");
         while !health.is_ready() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -105,6 +105,9 @@ pub trait Journal: Send + Sync + std::fmt::Debug {
     /// Puts an at-least-once copy of a dead letter where operators' tools see it. Does nothing where there are no such tools.
     async fn copy_dead_letter(&self, key: Vec<u8>, value: Vec<u8>) -> Result<(), JournalError>;
 
+    /// Makes the connections that appends need, so that the first records do not wait for them. Bounded; does nothing where there are none.
+    async fn warm(&self) {}
+
     /// Takes no more appends and waits for those queued; bounded by the append deadline.
     async fn close(&self);
 }

@@ -180,20 +180,6 @@ impl KafkaJournal {
         Ok(journal)
     }
 
-    /// Makes the first append connection of every partition, so that the first records do not wait for it (up to a second each).
-    /// Returns when all are made or after `call_timeout`; those still missing are made in the background.
-    pub async fn warm(&self) {
-        self.lanes.iter().for_each(Lane::warm);
-        let all = async {
-            while !self.lanes.iter().all(|lane| lane.is_warm()) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        if tokio::time::timeout(self.options.call_timeout, all).await.is_err() {
-            tracing::warn!("not all connections to kafka could be made in time");
-        }
-    }
-
     /// Group offsets and settings are asked on a plain connection of our own.
     fn is_plain(&self) -> bool {
         self.options.tls.is_none() && self.options.sasl.is_none()
@@ -454,6 +440,20 @@ impl Journal for KafkaJournal {
         )
         .await
         .map(drop)
+    }
+
+    /// Makes the first append connection of every partition, so that the first records do not wait for it (up to a second each).
+    /// Returns when all are made or after `call_timeout`; those still missing are made in the background.
+    async fn warm(&self) {
+        self.lanes.iter().for_each(Lane::warm);
+        let all = async {
+            while !self.lanes.iter().all(|lane| lane.is_warm()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(self.options.call_timeout, all).await.is_err() {
+            tracing::warn!("not all connections to kafka could be made in time");
+        }
     }
 
     async fn close(&self) {
