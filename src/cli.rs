@@ -211,40 +211,18 @@ mod tests {
         assert_eq!(cli.files, [PathBuf::from("a.toml"), PathBuf::from("b.toml")]);
         let cli = parse("audit --json --config a.toml --coupon 7f9c24e8-3b12-4fef-91e0-cf0f6e9f4d2a").unwrap();
         assert_eq!(cli.files.len(), 1);
-        assert!(matches!(
-            cli.command,
-            Some(Command::Audit(AuditArgs {
-                coupon: Some(_),
-                json: true
-            }))
-        ));
+        assert!(matches!(cli.command, Some(Command::Audit(AuditArgs { coupon: Some(_), json: true }))));
         assert!(matches!(
             parse("token --user u-1 --admin").unwrap().command,
-            Some(Command::Token(TokenArgs {
-                admin: true,
-                ttl: 3_600,
-                ..
-            }))
+            Some(Command::Token(TokenArgs { admin: true, ttl: 3_600, .. }))
         ));
-        assert!(matches!(
-            parse("config print").unwrap().command,
-            Some(Command::Config(ConfigCommand::Print { json: false }))
-        ));
+        assert!(matches!(parse("config print").unwrap().command, Some(Command::Config(ConfigCommand::Print { json: false }))));
     }
 
     #[test]
     fn bad_usage_exits_64_and_help_exits_0() {
         let code = |line: &str| format!("{:?}", parse(line).unwrap_err());
-        for line in [
-            "--role boss",
-            "nonsense",
-            "audit --coupon x",
-            "dlq abandon 1",
-            "dlq replay",
-            "token",
-            "token --user a/b",
-            "config",
-        ] {
+        for line in ["--role boss", "nonsense", "audit --coupon x", "dlq abandon 1", "dlq replay", "token", "token --user a/b", "config"] {
             assert_eq!(code(line), format!("{:?}", ExitCode::from(EXIT_USAGE)), "{line}");
         }
         assert_eq!(code("--help"), format!("{:?}", ExitCode::SUCCESS));

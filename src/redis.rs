@@ -49,11 +49,7 @@ impl RedisOptions {
     /// The options for an address with the default deadline (250 ms) and two connections.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: SecretString::from(url.into()),
-            command_timeout: Duration::from_millis(250),
-            connections: 2,
-        }
+        Self { url: SecretString::from(url.into()), command_timeout: Duration::from_millis(250), connections: 2 }
     }
 }
 
@@ -92,10 +88,7 @@ pub struct Redis {
 
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redis")
-            .field("connections", &self.pool.size())
-            .field("reachable", &self.health.reachable())
-            .finish_non_exhaustive()
+        f.debug_struct("Redis").field("connections", &self.pool.size()).field("reachable", &self.health.reachable()).finish_non_exhaustive()
     }
 }
 
@@ -122,17 +115,8 @@ pub async fn connect(options: &RedisOptions) -> Result<Redis, BadRedis> {
         tracing::warn!("redis is away at start, going on without it");
         health.failed.notify_one();
     }
-    tasks.push(AbortOnDropHandle::new(tokio::spawn(probe_while_away(
-        pool.clone(),
-        Arc::clone(&health),
-        options.command_timeout,
-    ))));
-    Ok(Redis {
-        pool,
-        command_timeout: options.command_timeout,
-        health,
-        _tasks: tasks,
-    })
+    tasks.push(AbortOnDropHandle::new(tokio::spawn(probe_while_away(pool.clone(), Arc::clone(&health), options.command_timeout))));
+    Ok(Redis { pool, command_timeout: options.command_timeout, health, _tasks: tasks })
 }
 
 impl Redis {
@@ -162,11 +146,7 @@ impl Redis {
             return Err(RedisAway("redis did not answer a moment ago".to_owned()));
         }
         let client = self.pool.next_connected();
-        if client.is_connected() {
-            Ok(Lane { redis: self, client })
-        } else {
-            Err(self.fail("no connection to redis"))
-        }
+        if client.is_connected() { Ok(Lane { redis: self, client }) } else { Err(self.fail("no connection to redis")) }
     }
 
     fn fail(&self, why: &str) -> RedisAway {
@@ -269,10 +249,7 @@ fn build(options: &RedisOptions) -> Result<Pool, BadRedis> {
             // With more, a script in flight would be executed again after a reconnect.
             connection.max_command_attempts = 1;
             connection.tcp.nodelay = Some(true);
-            connection.unresponsive = UnresponsiveConfig {
-                max_timeout: Some(UNRESPONSIVE_TIMEOUT),
-                interval: UNRESPONSIVE_TIMEOUT / 4,
-            };
+            connection.unresponsive = UnresponsiveConfig { max_timeout: Some(UNRESPONSIVE_TIMEOUT), interval: UNRESPONSIVE_TIMEOUT / 4 };
             // A former primary, or one that still loads: look for the right one again.
             connection.reconnect_errors = vec![ReconnectError::Loading, ReconnectError::ReadOnly, ReconnectError::MasterDown];
             // max_command_buffer_len stays 0 (none): its counter leaks; the gate bounds its own queue.
@@ -377,23 +354,13 @@ pub(crate) mod testing {
 
         /// What `redis-cli` prints.
         pub fn cli(&self, args: &[&str]) -> String {
-            let output = Command::new("redis-cli")
-                .args(["-p", &self.port.to_string()])
-                .args(args)
-                .output()
-                .unwrap();
+            let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(args).output().unwrap();
             String::from_utf8(output.stdout).unwrap()
         }
 
         /// Stops the process without closing its connections, and lets it go on.
         pub fn signal(&self, signal: &str) {
-            assert!(
-                Command::new("kill")
-                    .args([signal, &self.child.id().to_string()])
-                    .status()
-                    .unwrap()
-                    .success()
-            );
+            assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
         }
     }
 
@@ -406,17 +373,7 @@ pub(crate) mod testing {
 
     fn spawn(port: u16, dir: &TempDir) -> Child {
         Command::new("redis-server")
-            .args([
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-                "--dir",
-            ])
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
             .arg(dir.path())
             .stdout(Stdio::null())
             .spawn()
@@ -438,13 +395,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_can_never_work_is_an_error_without_its_secret() {
-        for bad in [
-            "",
-            "nonsense",
-            "redis://:hunter2@host:notaport",
-            "redis-sentinel://:hunter2@host:1",
-            "redis-cluster://:hunter2@host:1",
-        ] {
+        for bad in ["", "nonsense", "redis://:hunter2@host:notaport", "redis-sentinel://:hunter2@host:1", "redis-cluster://:hunter2@host:1"]
+        {
             let error = connect(&RedisOptions::new(bad)).await.unwrap_err().to_string();
             assert!(error.contains("redis.url") && !error.contains("hunter2"), "{bad}: {error}");
         }

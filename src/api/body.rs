@@ -26,9 +26,7 @@ impl FromRequest for Body {
         let payload = payload.take();
         Box::pin(async move {
             let app = app?;
-            let bytes = tokio::time::timeout(app.body_timeout, read(payload, app.body_limit))
-                .await
-                .map_err(|_| Code::RequestTimeout)??;
+            let bytes = tokio::time::timeout(app.body_timeout, read(payload, app.body_limit)).await.map_err(|_| Code::RequestTimeout)??;
             match serde_json::from_slice(&bytes) {
                 Ok(Value::Object(object)) => Ok(Self(object)),
                 Ok(_) => Err(Problem::invalid_field("", "must be a JSON object")),
@@ -61,11 +59,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     pub(super) fn new(object: &'a Map<String, Value>, path: &'static str) -> Self {
-        Self {
-            object,
-            path,
-            faults: Vec::new(),
-        }
+        Self { object, path, faults: Vec::new() }
     }
 
     pub(super) fn fault(&mut self, name: &str, message: impl Into<String>) {
@@ -100,15 +94,11 @@ impl<'a> Fields<'a> {
 
     /// `None`: absent (or a fault). `Some(None)`: null.
     pub(super) fn instant(&mut self, name: &str) -> Option<Option<EpochMillis>> {
-        self.optional(
-            name,
-            "must be an RFC 3339 instant such as 2026-01-31T09:00:00Z, or null",
-            |value| match value {
-                Value::Null => Some(None),
-                Value::String(text) => instant::parse(text).map(Some),
-                _ => None,
-            },
-        )
+        self.optional(name, "must be an RFC 3339 instant such as 2026-01-31T09:00:00Z, or null", |value| match value {
+            Value::Null => Some(None),
+            Value::String(text) => instant::parse(text).map(Some),
+            _ => None,
+        })
     }
 }
 

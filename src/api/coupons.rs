@@ -54,9 +54,7 @@ fn etag(version: i64) -> Result<HeaderValue, Problem> {
 }
 
 fn coupon_answer(mut builder: actix_web::HttpResponseBuilder, view: CouponView) -> Result<HttpResponse, Problem> {
-    Ok(builder
-        .insert_header((ETAG, etag(view.terms.version)?))
-        .json(CouponJson::from(view)))
+    Ok(builder.insert_header((ETAG, etag(view.terms.version)?)).json(CouponJson::from(view)))
 }
 
 fn location(coupon: CouponId) -> String {
@@ -150,14 +148,10 @@ const BAD_INTEGER: &str = "must be an integer";
 fn parse_draft(object: &Map<String, Value>) -> Result<(Option<CouponId>, TermsDraft), Problem> {
     let mut fields = Fields::new(object, "");
     fields.refuse_unknown(&["coupon_id", "name", "kind", "discount", "total_quantity", "opens_at", "closes_at"]);
-    let id = fields.optional(
-        "coupon_id",
-        "must be a UUID such as 7f9c24e8-3b12-4fef-91e0-cf0f6e9f4d2a",
-        |value| match value {
-            Value::Null => Some(None),
-            value => value.as_str()?.parse::<CouponId>().ok().map(Some),
-        },
-    );
+    let id = fields.optional("coupon_id", "must be a UUID such as 7f9c24e8-3b12-4fef-91e0-cf0f6e9f4d2a", |value| match value {
+        Value::Null => Some(None),
+        value => value.as_str()?.parse::<CouponId>().ok().map(Some),
+    });
     let name = fields.required("name", "must be text", text);
     let kind = fields.required("kind", "must be text", text);
     let discount = fields.required("discount", "must be an object with type and value", Value::as_object);
@@ -175,19 +169,14 @@ fn parse_draft(object: &Map<String, Value>) -> Result<(Option<CouponId>, TermsDr
     };
     let mut faults = fields.faults;
     faults.extend(draft.check());
-    if faults.is_empty() {
-        Ok((id.flatten(), draft))
-    } else {
-        Err(Problem::invalid(&faults))
-    }
+    if faults.is_empty() { Ok((id.flatten(), draft)) } else { Err(Problem::invalid(&faults)) }
 }
 
 fn parse_discount(object: &Map<String, Value>, outer: &mut Fields<'_>) -> Option<Discount> {
     let mut fields = Fields::new(object, "discount.");
     fields.refuse_unknown(&["type", "value"]);
-    let word = fields.required("type", "must be FIXED or PERCENTAGE", |value| {
-        value.as_str().filter(|word| Discount::from_parts(word, 1).is_some())
-    });
+    let word = fields
+        .required("type", "must be FIXED or PERCENTAGE", |value| value.as_str().filter(|word| Discount::from_parts(word, 1).is_some()));
     let value = fields.required("value", BAD_INTEGER, Value::as_i64);
     outer.faults.append(&mut fields.faults);
     Discount::from_parts(word?, value?)
@@ -196,16 +185,7 @@ fn parse_discount(object: &Map<String, Value>, outer: &mut Fields<'_>) -> Option
 fn parse_patch(object: &Map<String, Value>) -> Result<TermsPatch, Vec<crate::domain::FieldFault>> {
     const FIXED: [&str; 4] = ["coupon_id", "name", "kind", "discount"];
     let mut fields = Fields::new(object, "");
-    fields.refuse_unknown(&[
-        "status",
-        "total_quantity",
-        "opens_at",
-        "closes_at",
-        "coupon_id",
-        "name",
-        "kind",
-        "discount",
-    ]);
+    fields.refuse_unknown(&["status", "total_quantity", "opens_at", "closes_at", "coupon_id", "name", "kind", "discount"]);
     for name in FIXED.iter().filter(|name| object.contains_key(**name)) {
         fields.fault(name, "cannot be changed");
     }

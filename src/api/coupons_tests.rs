@@ -26,16 +26,12 @@ fn object(value: Value) -> Map<String, Value> {
 
 #[actix_web::test]
 async fn a_coupon_is_answered_with_its_place_and_version() {
-    for (answer, status) in [
-        (CreateAnswer::Created(view(Some(1_767_225_600_000))), 201),
-        (CreateAnswer::Same(view(Some(1_767_225_600_000))), 200),
-    ] {
+    for (answer, status) in
+        [(CreateAnswer::Created(view(Some(1_767_225_600_000))), 201), (CreateAnswer::Same(view(Some(1_767_225_600_000))), 200)]
+    {
         let response = create_answer(answer).unwrap();
         assert_eq!(response.status().as_u16(), status);
-        assert_eq!(
-            response.headers().get(LOCATION).unwrap(),
-            "/api/v1/coupons/7f9c24e8-3b12-4fef-91e0-cf0f6e9f4d2a"
-        );
+        assert_eq!(response.headers().get(LOCATION).unwrap(), "/api/v1/coupons/7f9c24e8-3b12-4fef-91e0-cf0f6e9f4d2a");
         assert_eq!(response.headers().get(ETAG).unwrap(), "\"1\"");
         let body: Value = serde_json::from_slice(&to_bytes(response.into_body()).await.unwrap()).unwrap();
         let expected = json!({
@@ -55,10 +51,7 @@ fn refusals_have_their_code() {
     let changes = [
         (ChangeAnswer::Version(view(None)), Code::Version),
         (ChangeAnswer::Closed(view(None)), Code::Closed),
-        (
-            ChangeAnswer::Invalid(vec![FieldFault::new("closes_at", "must be after opens_at")]),
-            Code::Invalid,
-        ),
+        (ChangeAnswer::Invalid(vec![FieldFault::new("closes_at", "must be after opens_at")]), Code::Invalid),
         (ChangeAnswer::NotFound, Code::CouponNotFound),
         (ChangeAnswer::Unavailable, Code::Unavailable),
     ];
@@ -67,10 +60,7 @@ fn refusals_have_their_code() {
     }
     let response = change_answer(ChangeAnswer::Version(view(None))).unwrap_err().respond("t", false);
     assert_eq!(response.headers().get(ETAG).unwrap(), "\"1\"");
-    assert_eq!(
-        change_answer(ChangeAnswer::Done(view(None))).unwrap().headers().get(ETAG).unwrap(),
-        "\"1\""
-    );
+    assert_eq!(change_answer(ChangeAnswer::Done(view(None))).unwrap().headers().get(ETAG).unwrap(), "\"1\"");
 }
 
 #[test]
@@ -88,28 +78,15 @@ fn a_good_draft_is_read_whole() {
 fn a_change_tells_absent_from_null() {
     let patch = |value| parse_patch(&object(value)).unwrap();
     assert_eq!(patch(json!({})), TermsPatch::default());
-    let expected = TermsPatch {
-        status: Some(Status::Paused),
-        opens_at: Some(None),
-        ..TermsPatch::default()
-    };
+    let expected = TermsPatch { status: Some(Status::Paused), opens_at: Some(None), ..TermsPatch::default() };
     assert_eq!(patch(json!({"status": "PAUSED", "opens_at": null})), expected);
-    assert_eq!(
-        patch(json!({"closes_at": "2026-01-01T00:00:00Z"})).closes_at,
-        Some(Some(1_767_225_600_000))
-    );
+    assert_eq!(patch(json!({"closes_at": "2026-01-01T00:00:00Z"})).closes_at, Some(Some(1_767_225_600_000)));
     assert_eq!(parse_patch(&object(json!({"total_quantity": null}))).unwrap_err().len(), 1);
 }
 
 #[test]
 fn if_match_is_one_version() {
-    let parse = |value: &str| {
-        parse_if_match(
-            &actix_web::test::TestRequest::get()
-                .insert_header((IF_MATCH, value))
-                .to_http_request(),
-        )
-    };
+    let parse = |value: &str| parse_if_match(&actix_web::test::TestRequest::get().insert_header((IF_MATCH, value)).to_http_request());
     assert_eq!(parse("\"3\""), Ok(Some(3)));
     assert_eq!(parse("3"), Ok(Some(3)));
     assert_eq!(parse("*"), Ok(None));

@@ -71,11 +71,7 @@ fn readable(bytes: Vec<u8>) -> String {
 }
 
 fn id_of(request: &HttpRequest) -> Result<i64, Problem> {
-    request
-        .match_info()
-        .get("id")
-        .and_then(|id| id.parse().ok())
-        .ok_or_else(|| Code::NotFound.into())
+    request.match_info().get("id").and_then(|id| id.parse().ok()).ok_or_else(|| Code::NotFound.into())
 }
 
 fn letter_answer(letter: DeadLetter) -> HttpResponse {
@@ -89,17 +85,7 @@ pub(super) async fn list(_: Admin, app: web::Data<App>, request: HttpRequest) ->
     let after = query.get("after", "must be the next of another page", |text| text.parse::<i64>().ok());
     let state = query.get("state", "must be open, abandoning, replayed or abandoned", DeadLetterState::parse);
     query.done()?;
-    let rows = app
-        .state
-        .ledger
-        .dead_letters(
-            state,
-            ledger::Page {
-                limit: one_more(limit),
-                after,
-            },
-        )
-        .await?;
+    let rows = app.state.ledger.dead_letters(state, ledger::Page { limit: one_more(limit), after }).await?;
     let page: Page<DeadLetterJson> = Page::of(rows, limit, |letter| letter.id.to_string(), DeadLetterJson::from);
     Ok(HttpResponse::Ok().json(page))
 }

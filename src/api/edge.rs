@@ -56,16 +56,8 @@ where
 
     fn new_transform(&self, service: S) -> Self::Future {
         let seconds = self.app.state.metrics.http_seconds.with_label_values(&[self.route.template]);
-        let context = EdgeContext {
-            app: self.app.clone(),
-            route: self.route,
-            seconds,
-            answers: RefCell::default(),
-        };
-        ready(Ok(EdgeService {
-            service,
-            context: Rc::new(context),
-        }))
+        let context = EdgeContext { app: self.app.clone(), route: self.route, seconds, answers: RefCell::default() };
+        ready(Ok(EdgeService { service, context: Rc::new(context) }))
     }
 }
 
@@ -117,11 +109,7 @@ where
                 Ok(Ok(response)) => response,
                 Ok(Err(error)) => ServiceResponse::from_err(error, kept),
                 Err(_) => {
-                    tracing::error!(
-                        trace_id = trace.as_str(),
-                        route = context.route.template,
-                        "a request handler panicked"
-                    );
+                    tracing::error!(trace_id = trace.as_str(), route = context.route.template, "a request handler panicked");
                     ServiceResponse::from_err(Problem::new(Code::Internal), kept)
                 }
             };
@@ -135,11 +123,7 @@ where
 impl EdgeContext {
     /// A place in flight, or why the request is not even looked at.
     fn admit(&self, request: &ServiceRequest) -> Result<super::limits::Guard, Problem> {
-        let in_flight = if self.route.issue {
-            &self.app.issue_in_flight
-        } else {
-            &self.app.other_in_flight
-        };
+        let in_flight = if self.route.issue { &self.app.issue_in_flight } else { &self.app.other_in_flight };
         let guard = in_flight.enter().ok_or(Code::TooManyRequests)?;
         if let Some(length) = request.headers().get(CONTENT_LENGTH) {
             let length = length.to_str().ok().and_then(|length| length.parse::<usize>().ok());
@@ -192,12 +176,7 @@ impl EdgeContext {
             }
         };
         if self.route.issue && response.request().method() == Method::POST {
-            self.app
-                .state
-                .metrics
-                .issue_total
-                .with_label_values(&[problem.code().as_str()])
-                .inc();
+            self.app.state.metrics.issue_total.with_label_values(&[problem.code().as_str()]).inc();
         }
         let mut answer = problem.respond(trace.as_str(), self.route.issue);
         if problem.code() == Code::MethodNotAllowed {
@@ -225,12 +204,7 @@ impl EdgeContext {
             counter.inc();
             return;
         }
-        let counter = self
-            .app
-            .state
-            .metrics
-            .http_requests_total
-            .with_label_values(&[self.route.template, status.as_str()]);
+        let counter = self.app.state.metrics.http_requests_total.with_label_values(&[self.route.template, status.as_str()]);
         counter.inc();
         answers.push((status, counter));
     }

@@ -130,21 +130,13 @@ impl Problem {
     /// The problem with its usual detail and Retry-After.
     #[must_use]
     pub fn new(code: Code) -> Self {
-        Self {
-            code,
-            detail: Cow::Borrowed(code.default_detail()),
-            members: Vec::new(),
-            headers: Vec::new(),
-        }
+        Self { code, detail: Cow::Borrowed(code.default_detail()), members: Vec::new(), headers: Vec::new() }
     }
 
     /// 400, naming every fault.
     #[must_use]
     pub fn invalid(faults: &[FieldFault]) -> Self {
-        let errors = faults
-            .iter()
-            .map(|fault| serde_json::json!({"field": fault.field, "message": fault.message}))
-            .collect();
+        let errors = faults.iter().map(|fault| serde_json::json!({"field": fault.field, "message": fault.message})).collect();
         Self::new(Code::Invalid).member("errors", Value::Array(errors))
     }
 
@@ -307,14 +299,6 @@ mod tests {
             assert_eq!(response.headers().get(header::RETRY_AFTER).unwrap(), "1");
             assert_eq!(response.headers().get(header::CONTENT_TYPE).unwrap(), "application/problem+json");
         }
-        assert_eq!(
-            Problem::new(Code::NotOpen)
-                .retry_after(7)
-                .respond("t", true)
-                .headers()
-                .get(header::RETRY_AFTER)
-                .unwrap(),
-            "7"
-        );
+        assert_eq!(Problem::new(Code::NotOpen).retry_after(7).respond("t", true).headers().get(header::RETRY_AFTER).unwrap(), "7");
     }
 }

@@ -7,10 +7,7 @@ use crate::domain::EpochMillis;
 
 /// `None`: RFC 3339 cannot write it.
 pub(super) fn to_text(at: EpochMillis) -> Option<String> {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at) * 1_000_000)
-        .ok()?
-        .format(&Rfc3339)
-        .ok()
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at) * 1_000_000).ok()?.format(&Rfc3339).ok()
 }
 
 /// `None`: not RFC 3339. Digits below the millisecond are cut.

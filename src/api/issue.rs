@@ -103,14 +103,8 @@ fn issue_answer(coupon: CouponId, answer: IssueAnswer, trace_id: &str) -> HttpRe
 }
 
 fn not_open(opens_at: EpochMillis, now: EpochMillis) -> Problem {
-    let seconds = opens_at
-        .saturating_sub(now)
-        .saturating_add(999)
-        .div_euclid(1_000)
-        .clamp(1, MAX_RETRY_SECONDS);
-    Problem::new(Code::NotOpen)
-        .member("opens_at", instant::to_text(opens_at))
-        .retry_after(seconds)
+    let seconds = opens_at.saturating_sub(now).saturating_add(999).div_euclid(1_000).clamp(1, MAX_RETRY_SECONDS);
+    Problem::new(Code::NotOpen).member("opens_at", instant::to_text(opens_at)).retry_after(seconds)
 }
 
 /// The answer to a winner; `more` writes further members, each with a comma before it.
@@ -141,16 +135,12 @@ pub(super) async fn result(caller: Caller, path: CouponPath, app: web::Data<App>
 /// What is known is answered 200, whether the caller likes it or not; only "nothing is here" and "not known" are problems.
 fn result_answer(answer: ResultAnswer) -> Result<HttpResponse, Problem> {
     match answer {
-        ResultAnswer::Issued {
-            issue_id,
-            sequence,
-            issued_at,
-        } => Ok(won(StatusCode::OK, "ISSUED", issue_id, sequence, |body| {
+        ResultAnswer::Issued { issue_id, sequence, issued_at } => Ok(won(StatusCode::OK, "ISSUED", issue_id, sequence, |body| {
             write!(body, r#","issued_at":"{}""#, instant::to_text(issued_at).unwrap_or_default())
         })),
-        ResultAnswer::Pending { issue_id, sequence, ahead } => Ok(won(StatusCode::OK, "PENDING", issue_id, sequence, |body| {
-            write!(body, r#","ahead":{ahead}"#)
-        })),
+        ResultAnswer::Pending { issue_id, sequence, ahead } => {
+            Ok(won(StatusCode::OK, "PENDING", issue_id, sequence, |body| write!(body, r#","ahead":{ahead}"#)))
+        }
         ResultAnswer::SoldOut => Ok(HttpResponse::Ok().json(serde_json::json!({"result": Code::SoldOut.as_str()}))),
         ResultAnswer::Revoked => Ok(HttpResponse::Ok().json(serde_json::json!({"result": Code::Revoked.as_str()}))),
         ResultAnswer::NotRequested => Err(Code::NotRequested.into()),
@@ -179,13 +169,7 @@ mod tests {
             (IssueAnswer::Accepted { issue_id, sequence: 3 }, 202, "ACCEPTED"),
             (IssueAnswer::AlreadyIssued { issue_id, sequence: 3 }, 200, "ALREADY_ISSUED"),
             (IssueAnswer::SoldOut, 409, "SOLD_OUT"),
-            (
-                IssueAnswer::NotOpen {
-                    opens_at: 1_767_225_600_000,
-                },
-                409,
-                "NOT_OPEN",
-            ),
+            (IssueAnswer::NotOpen { opens_at: 1_767_225_600_000 }, 409, "NOT_OPEN"),
             (IssueAnswer::Paused, 409, "PAUSED"),
             (IssueAnswer::Closed, 409, "CLOSED"),
             (IssueAnswer::Revoked, 409, "REVOKED"),
@@ -197,10 +181,7 @@ mod tests {
             let response = issue_answer(coupon, answer, "t-1");
             assert_eq!(response.status().as_u16(), status, "{result}");
             assert_eq!(response.headers().contains_key(LOCATION), status == 202);
-            assert_eq!(
-                response.headers().contains_key(RETRY_AFTER),
-                matches!(result, "NOT_OPEN" | "TOO_MANY_REQUESTS" | "UNAVAILABLE")
-            );
+            assert_eq!(response.headers().contains_key(RETRY_AFTER), matches!(result, "NOT_OPEN" | "TOO_MANY_REQUESTS" | "UNAVAILABLE"));
             let body = json_of(response).await;
             assert_eq!(body["result"], result);
             if status >= 400 {
@@ -224,28 +205,14 @@ mod tests {
     #[actix_web::test]
     async fn a_result_is_told_as_it_is() {
         let issue_id = Uuid::nil();
-        let issued = ResultAnswer::Issued {
-            issue_id,
-            sequence: 3,
-            issued_at: 1_767_225_600_000,
-        };
+        let issued = ResultAnswer::Issued { issue_id, sequence: 3, issued_at: 1_767_225_600_000 };
         let expected = json!({"result": "ISSUED", "issue_id": issue_id, "sequence": 3, "issued_at": "2026-01-01T00:00:00Z"});
         assert_eq!(json_of(result_answer(issued).unwrap()).await, expected);
-        let pending = ResultAnswer::Pending {
-            issue_id,
-            sequence: 3,
-            ahead: 12,
-        };
+        let pending = ResultAnswer::Pending { issue_id, sequence: 3, ahead: 12 };
         let expected = json!({"result": "PENDING", "issue_id": issue_id, "sequence": 3, "ahead": 12});
         assert_eq!(json_of(result_answer(pending).unwrap()).await, expected);
-        assert_eq!(
-            json_of(result_answer(ResultAnswer::SoldOut).unwrap()).await,
-            json!({"result": "SOLD_OUT"})
-        );
-        assert_eq!(
-            json_of(result_answer(ResultAnswer::Revoked).unwrap()).await,
-            json!({"result": "REVOKED"})
-        );
+        assert_eq!(json_of(result_answer(ResultAnswer::SoldOut).unwrap()).await, json!({"result": "SOLD_OUT"}));
+        assert_eq!(json_of(result_answer(ResultAnswer::Revoked).unwrap()).await, json!({"result": "REVOKED"}));
         for (answer, code) in [
             (ResultAnswer::NotRequested, Code::NotRequested),
             (ResultAnswer::NotFound, Code::CouponNotFound),

@@ -16,10 +16,7 @@ pub(super) struct Guard(Arc<AtomicUsize>);
 
 impl InFlight {
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            now: Arc::default(),
-            limit,
-        }
+        Self { now: Arc::default(), limit }
     }
 
     /// `None`: the limit is reached.

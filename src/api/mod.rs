@@ -129,10 +129,7 @@ impl App {
 
 /// Of this request's application.
 fn app(request: &HttpRequest) -> Result<web::Data<App>, Problem> {
-    request
-        .app_data::<web::Data<App>>()
-        .cloned()
-        .ok_or_else(|| Problem::new(Code::Internal))
+    request.app_data::<web::Data<App>>().cloned().ok_or_else(|| Problem::new(Code::Internal))
 }
 
 /// The coupon that the path names; what is no UUID names none.
@@ -149,20 +146,12 @@ impl FromRequest for CouponPath {
 }
 
 const fn route(template: &'static str, allow: &'static str) -> Route {
-    Route {
-        template,
-        allow,
-        issue: false,
-    }
+    Route { template, allow, issue: false }
 }
 
 const COUPONS: Route = route("/api/v1/coupons", "GET, POST");
 const COUPON: Route = route("/api/v1/coupons/{coupon_id}", "GET, PATCH");
-const ISSUE: Route = Route {
-    template: "/api/v1/coupons/{coupon_id}/issue",
-    allow: "GET, POST",
-    issue: true,
-};
+const ISSUE: Route = Route { template: "/api/v1/coupons/{coupon_id}/issue", allow: "GET, POST", issue: true };
 const MY_COUPONS: Route = route("/api/v1/me/coupons", "GET");
 const DEAD_LETTERS: Route = route("/api/v1/admin/dead-letters", "GET");
 const DEAD_LETTER: Route = route("/api/v1/admin/dead-letters/{id}", "GET");
@@ -189,35 +178,12 @@ fn configure(config: &mut web::ServiceConfig, app: &web::Data<App>) {
     config
         .app_data(app.clone())
         // The crowd's route is looked at first.
-        .service(
-            resource(ISSUE)
-                .route(web::post().to(issue::issue))
-                .route(web::get().to(issue::result))
-                .wrap(edge(ISSUE)),
-        )
-        .service(
-            resource(COUPON)
-                .route(web::get().to(coupons::show))
-                .route(web::patch().to(coupons::change))
-                .wrap(edge(COUPON)),
-        )
-        .service(
-            resource(COUPONS)
-                .route(web::get().to(coupons::list))
-                .route(web::post().to(coupons::create))
-                .wrap(edge(COUPONS)),
-        )
+        .service(resource(ISSUE).route(web::post().to(issue::issue)).route(web::get().to(issue::result)).wrap(edge(ISSUE)))
+        .service(resource(COUPON).route(web::get().to(coupons::show)).route(web::patch().to(coupons::change)).wrap(edge(COUPON)))
+        .service(resource(COUPONS).route(web::get().to(coupons::list)).route(web::post().to(coupons::create)).wrap(edge(COUPONS)))
         .service(resource(MY_COUPONS).route(web::get().to(me::coupons)).wrap(edge(MY_COUPONS)))
-        .service(
-            resource(DEAD_LETTERS)
-                .route(web::get().to(dead_letters::list))
-                .wrap(edge(DEAD_LETTERS)),
-        )
-        .service(
-            resource(DEAD_LETTER)
-                .route(web::get().to(dead_letters::show))
-                .wrap(edge(DEAD_LETTER)),
-        )
+        .service(resource(DEAD_LETTERS).route(web::get().to(dead_letters::list)).wrap(edge(DEAD_LETTERS)))
+        .service(resource(DEAD_LETTER).route(web::get().to(dead_letters::show)).wrap(edge(DEAD_LETTER)))
         .service(resource(REPLAY).route(web::post().to(dead_letters::replay)).wrap(edge(REPLAY)))
         .service(resource(ABANDON).route(web::post().to(dead_letters::abandon)).wrap(edge(ABANDON)))
         .default_service(web::to(not_found).wrap(edge(UNMATCHED)));
@@ -229,11 +195,7 @@ fn configure(config: &mut web::ServiceConfig, app: &web::Data<App>) {
 /// The address cannot be bound.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     const BACKLOG: u32 = 16_384;
-    let socket = if address.is_ipv4() {
-        tokio::net::TcpSocket::new_v4()
-    } else {
-        tokio::net::TcpSocket::new_v6()
-    }?;
+    let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }?;
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;

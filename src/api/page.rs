@@ -20,10 +20,7 @@ impl Query {
     pub(super) fn of(query: &str) -> Result<Self, Problem> {
         let pairs =
             web::Query::<Vec<(String, String)>>::from_query(query).map_err(|_| Problem::invalid_field("", "the query cannot be read"))?;
-        Ok(Self {
-            pairs: pairs.into_inner(),
-            faults: Vec::new(),
-        })
+        Ok(Self { pairs: pairs.into_inner(), faults: Vec::new() })
     }
 
     /// The parameter, if it is there; `parse` giving `None` is a fault.
@@ -37,18 +34,12 @@ impl Query {
     }
 
     pub(super) fn limit(&mut self) -> usize {
-        let limit = self.get("limit", "must be from 1 to 200", |text| {
-            text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit))
-        });
+        let limit = self.get("limit", "must be from 1 to 200", |text| text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)));
         limit.unwrap_or(DEFAULT_LIMIT)
     }
 
     pub(super) fn done(self) -> Result<(), Problem> {
-        if self.faults.is_empty() {
-            Ok(())
-        } else {
-            Err(Problem::invalid(&self.faults))
-        }
+        if self.faults.is_empty() { Ok(()) } else { Err(Problem::invalid(&self.faults)) }
     }
 }
 
@@ -65,10 +56,7 @@ impl<T> Page<T> {
         let more = rows.len() > limit;
         rows.truncate(limit);
         let next = if more { rows.last().map(cursor) } else { None };
-        Self {
-            items: rows.into_iter().map(item).collect(),
-            next,
-        }
+        Self { items: rows.into_iter().map(item).collect(), next }
     }
 }
 
@@ -94,10 +82,7 @@ mod tests {
         let mut query = Query::of("limit=201&after=x&other=1").unwrap();
         assert_eq!(query.limit(), 50);
         assert_eq!(query.get("after", "must be a number", |text| text.parse::<i64>().ok()), None);
-        assert_eq!(
-            query.faults.iter().map(|fault| fault.field.as_str()).collect::<Vec<_>>(),
-            ["limit", "after"]
-        );
+        assert_eq!(query.faults.iter().map(|fault| fault.field.as_str()).collect::<Vec<_>>(), ["limit", "after"]);
         assert!(query.done().is_err());
         assert_eq!(Query::of("limit=200").unwrap().limit(), 200);
     }

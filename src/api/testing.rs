@@ -64,17 +64,7 @@ impl Ledger for FakeLedger {
         let rows = (1..=3_i64).map(|index| {
             let at = 1_767_225_600_000 - index;
             let user = user.clone();
-            (
-                IssuedRow {
-                    coupon: win.coupon,
-                    user,
-                    sequence: index,
-                    log_offset: index,
-                    requested_at: at,
-                    issued_at: at,
-                },
-                terms.clone(),
-            )
+            (IssuedRow { coupon: win.coupon, user, sequence: index, log_offset: index, requested_at: at, issued_at: at }, terms.clone())
         });
         let rows = rows.filter(|(row, _)| page.after.is_none_or(|after| (row.issued_at, row.coupon) < after));
         Ok(rows.take(usize::try_from(page.limit).unwrap()).collect())
@@ -87,11 +77,7 @@ impl Ledger for FakeLedger {
     }
 
     async fn dead_letter(&self, id: i64) -> Result<Option<DeadLetter>, LedgerError> {
-        if id == LETTERS + 1 {
-            Err(LedgerError::Down("away".to_owned()))
-        } else {
-            Ok(letter(id))
-        }
+        if id == LETTERS + 1 { Err(LedgerError::Down("away".to_owned())) } else { Ok(letter(id)) }
     }
 
     async fn replay(&self, id: i64) -> Result<ReplayOutcome, LedgerError> {
@@ -179,11 +165,7 @@ pub(super) fn app_with(options: &ApiOptions) -> web::Data<App> {
 
 /// The body as JSON, of the content type that its status asks for.
 pub(super) async fn json_of<B: MessageBody>(response: ServiceResponse<B>) -> Value {
-    let expected = if response.status().as_u16() >= 400 {
-        "application/problem+json"
-    } else {
-        "application/json"
-    };
+    let expected = if response.status().as_u16() >= 400 { "application/problem+json" } else { "application/json" };
     assert_eq!(response.headers().get(CONTENT_TYPE).unwrap(), expected);
     let bytes = to_bytes(response.into_body()).await.map_err(|_| "no body").unwrap();
     serde_json::from_slice(&bytes).unwrap()

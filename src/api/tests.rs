@@ -15,11 +15,7 @@ use super::*;
 const COUPON_ID: &str = "7f9c24e8-3b12-4fef-91e0-cf0f6e9f4d2a";
 
 fn admin(method: Method, uri: &str) -> TestRequest {
-    TestRequest::default()
-        .method(method)
-        .uri(uri)
-        .insert_header(("X-User-Id", "root"))
-        .insert_header(("X-Admin", "true"))
+    TestRequest::default().method(method).uri(uri).insert_header(("X-User-Id", "root")).insert_header(("X-Admin", "true"))
 }
 
 fn user(method: Method, uri: &str) -> TestRequest {
@@ -45,12 +41,7 @@ fn path_of(route: Route) -> String {
 }
 
 fn fields_of(body: &Value) -> Vec<&str> {
-    body["errors"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|error| error["field"].as_str().unwrap())
-        .collect()
+    body["errors"].as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect()
 }
 
 #[actix_web::test]
@@ -72,12 +63,7 @@ async fn an_unknown_method_names_the_known_ones() {
             let response = call(admin(method, &path_of(route))).await;
             assert_eq!(response.headers().get(ALLOW).unwrap(), route.allow);
             let body = json_of(response).await;
-            assert_eq!(
-                (&body["status"], &body["code"]),
-                (&json!(405), &json!("METHOD_NOT_ALLOWED")),
-                "{}",
-                route.template
-            );
+            assert_eq!((&body["status"], &body["code"]), (&json!(405), &json!("METHOD_NOT_ALLOWED")), "{}", route.template);
         }
     }
 }
@@ -98,20 +84,11 @@ async fn the_issue_call_has_its_result_in_every_problem() {
     let response = call(TestRequest::post().uri(&path_of(ISSUE))).await;
     assert!(response.headers().contains_key(WWW_AUTHENTICATE));
     let body = json_of(response).await;
-    assert_eq!(
-        (&body["status"], &body["code"], &body["result"]),
-        (&json!(401), &json!("UNAUTHENTICATED"), &json!("UNAUTHENTICATED"))
-    );
+    assert_eq!((&body["status"], &body["code"], &body["result"]), (&json!(401), &json!("UNAUTHENTICATED"), &json!("UNAUTHENTICATED")));
     let (status, body) = call_json(user(Method::POST, "/api/v1/coupons/not-a-uuid/issue")).await;
-    assert_eq!(
-        (status, &body["code"], &body["result"]),
-        (404, &json!("COUPON_NOT_FOUND"), &json!("COUPON_NOT_FOUND"))
-    );
+    assert_eq!((status, &body["code"], &body["result"]), (404, &json!("COUPON_NOT_FOUND"), &json!("COUPON_NOT_FOUND")));
     let (status, body) = call_json(user(Method::GET, "/api/v1/coupons/not-a-uuid")).await;
-    assert_eq!(
-        (status, &body["code"], &body["result"]),
-        (404, &json!("COUPON_NOT_FOUND"), &Value::Null)
-    );
+    assert_eq!((status, &body["code"], &body["result"]), (404, &json!("COUPON_NOT_FOUND"), &Value::Null));
 }
 
 #[actix_web::test]
@@ -171,15 +148,10 @@ async fn what_can_be_read_is_judged_although_the_rest_cannot() {
 #[actix_web::test]
 async fn every_bad_field_of_a_change_is_named_at_once() {
     let body = json!({"status": "open", "total_quantity": -1, "opens_at": false, "name": "New", "colour": "red"});
-    let request = admin(Method::PATCH, &path_of(COUPON))
-        .insert_header(("If-Match", "newest"))
-        .set_json(body);
+    let request = admin(Method::PATCH, &path_of(COUPON)).insert_header(("If-Match", "newest")).set_json(body);
     let (status, body) = call_json(request).await;
     assert_eq!(status, 400);
-    assert_eq!(
-        fields_of(&body),
-        ["colour", "name", "status", "opens_at", "total_quantity", "If-Match"]
-    );
+    assert_eq!(fields_of(&body), ["colour", "name", "status", "opens_at", "total_quantity", "If-Match"]);
 }
 
 #[actix_web::test]
@@ -225,10 +197,7 @@ async fn a_user_pages_through_their_coupons() {
     assert_eq!(first["items"][0], expected);
     let next = first["next"].as_str().unwrap();
     let (_, second) = call_json(user(Method::GET, &format!("/api/v1/me/coupons?limit=2&after={next}"))).await;
-    assert_eq!(
-        (second["items"][0]["sequence"].clone(), second["next"].clone()),
-        (json!(3), Value::Null)
-    );
+    assert_eq!((second["items"][0]["sequence"].clone(), second["next"].clone()), (json!(3), Value::Null));
 }
 
 #[actix_web::test]
@@ -246,24 +215,16 @@ async fn dead_letters_are_listed_and_shown() {
     });
     assert_eq!((status, letter), (200, expected));
     for (id, status) in [("9", 404), ("x", 404), ("5", 503)] {
-        assert_eq!(
-            call_json(admin(Method::GET, &format!("/api/v1/admin/dead-letters/{id}"))).await.0,
-            status,
-            "{id}"
-        );
+        assert_eq!(call_json(admin(Method::GET, &format!("/api/v1/admin/dead-letters/{id}"))).await.0, status, "{id}");
     }
 }
 
 #[actix_web::test]
 async fn replay_and_abandon_answer_by_state() {
     // 1 open, 2 abandoning and no win, 3 replayed, 4 abandoned, 5 not answered, 9 absent
-    for (id, replay, abandon) in [
-        (1, "", "UNAVAILABLE"),
-        (2, "NOT_A_WIN", ""),
-        (3, "", "STATE"),
-        (4, "STATE", ""),
-        (9, "NOT_FOUND", "NOT_FOUND"),
-    ] {
+    for (id, replay, abandon) in
+        [(1, "", "UNAVAILABLE"), (2, "NOT_A_WIN", ""), (3, "", "STATE"), (4, "STATE", ""), (9, "NOT_FOUND", "NOT_FOUND")]
+    {
         for (verb, code) in [("replay", replay), ("abandon", abandon)] {
             let (status, body) = call_json(admin(Method::POST, &format!("/api/v1/admin/dead-letters/{id}/{verb}"))).await;
             assert_eq!(body["code"].as_str().unwrap_or_default(), code, "{verb} {id}");
@@ -280,17 +241,12 @@ async fn a_panic_is_a_problem_that_tells_nothing() {
     async fn boom() -> &'static str {
         panic!("a secret")
     }
-    let resource = web::resource("/boom")
-        .route(web::get().to(boom))
-        .wrap(Edge::new(&app, route("/boom", "GET")));
+    let resource = web::resource("/boom").route(web::get().to(boom)).wrap(Edge::new(&app, route("/boom", "GET")));
     let service = init_service(actix_web::App::new().app_data(app.clone()).service(resource)).await;
     for _ in 0..2 {
         let request = TestRequest::get().uri("/boom").insert_header(("X-Trace-Id", "t-1")).to_request();
         let response = service.call(request).await.unwrap();
-        assert_eq!(
-            (response.status().as_u16(), response.headers().get("x-trace-id").unwrap().as_bytes()),
-            (500, &b"t-1"[..])
-        );
+        assert_eq!((response.status().as_u16(), response.headers().get("x-trace-id").unwrap().as_bytes()), (500, &b"t-1"[..]));
         let body = json_of(response).await;
         assert_eq!((&body["code"], body.to_string().contains("secret")), (&json!("INTERNAL"), false));
     }
@@ -300,23 +256,14 @@ async fn a_panic_is_a_problem_that_tells_nothing() {
 
 #[actix_web::test]
 async fn a_crowd_is_turned_away_and_does_not_keep_others_out() {
-    let app = app_with(&ApiOptions {
-        max_in_flight: 1,
-        ..ApiOptions::default()
-    });
+    let app = app_with(&ApiOptions { max_in_flight: 1, ..ApiOptions::default() });
     let held = app.issue_in_flight.enter();
     assert!(held.is_some());
     let response = call_app(&app, user(Method::POST, &path_of(ISSUE))).await;
-    assert_eq!(
-        (response.status(), response.headers().get(RETRY_AFTER).unwrap().as_bytes()),
-        (StatusCode::TOO_MANY_REQUESTS, &b"1"[..])
-    );
+    assert_eq!((response.status(), response.headers().get(RETRY_AFTER).unwrap().as_bytes()), (StatusCode::TOO_MANY_REQUESTS, &b"1"[..]));
     assert_eq!(json_of(response).await["result"], "TOO_MANY_REQUESTS");
     assert_eq!(app.state.metrics.issue_total.with_label_values(&["TOO_MANY_REQUESTS"]).get(), 1);
-    assert_eq!(
-        call_app(&app, user(Method::GET, "/api/v1/me/coupons")).await.status(),
-        StatusCode::OK
-    );
+    assert_eq!(call_app(&app, user(Method::GET, "/api/v1/me/coupons")).await.status(), StatusCode::OK);
     drop(held);
     let response = call_app(&app, TestRequest::post().uri(&path_of(ISSUE))).await;
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
@@ -324,13 +271,8 @@ async fn a_crowd_is_turned_away_and_does_not_keep_others_out() {
 
 #[actix_web::test]
 async fn a_request_given_up_leaves_its_place() {
-    let app = app_with(&ApiOptions {
-        max_in_flight: 1,
-        ..ApiOptions::default()
-    });
-    let resource = web::resource("/slow")
-        .route(web::get().to(pending::<&'static str>))
-        .wrap(Edge::new(&app, route("/slow", "GET")));
+    let app = app_with(&ApiOptions { max_in_flight: 1, ..ApiOptions::default() });
+    let resource = web::resource("/slow").route(web::get().to(pending::<&'static str>)).wrap(Edge::new(&app, route("/slow", "GET")));
     let service = init_service(actix_web::App::new().app_data(app.clone()).service(resource)).await;
     let mut call = Box::pin(service.call(TestRequest::get().uri("/slow").to_request()));
     assert!((&mut call).now_or_never().is_none());
@@ -346,14 +288,7 @@ async fn requests_are_counted_by_route_template() {
     call_app(&app, user(Method::GET, "/some/where")).await;
     let count = |route, status| app.state.metrics.http_requests_total.with_label_values(&[route, status]).get();
     assert_eq!((count("/api/v1/me/coupons", "200"), count("unmatched", "404")), (1, 1));
-    assert_eq!(
-        app.state
-            .metrics
-            .http_seconds
-            .with_label_values(&["/api/v1/me/coupons"])
-            .get_sample_count(),
-        1
-    );
+    assert_eq!(app.state.metrics.http_seconds.with_label_values(&["/api/v1/me/coupons"]).get_sample_count(), 1);
 }
 
 /// On a real socket: what the test utilities pass over.
@@ -362,39 +297,21 @@ async fn a_server_serves_and_stops() {
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let app = app_with(&ApiOptions::default());
-    let Ok(app) = Arc::try_unwrap(app.into_inner()) else {
-        panic!("shared")
-    };
-    let server = serve(
-        listener,
-        app.state,
-        ApiOptions {
-            workers: 1,
-            ..ApiOptions::default()
-        },
-    )
-    .unwrap();
+    let Ok(app) = Arc::try_unwrap(app.into_inner()) else { panic!("shared") };
+    let server = serve(listener, app.state, ApiOptions { workers: 1, ..ApiOptions::default() }).unwrap();
     let handle = server.handle();
     let running = actix_web::rt::spawn(server);
     let client = reqwest::Client::new();
     let get = |path: &str| client.get(format!("http://{address}{path}")).header("X-User-Id", "alice");
     let response = get("/api/v1/me/coupons").send().await.unwrap();
-    assert_eq!(
-        (response.status().as_u16(), response.headers().contains_key("x-trace-id")),
-        (200, true)
-    );
+    assert_eq!((response.status().as_u16(), response.headers().contains_key("x-trace-id")), (200, true));
     assert!(!response.headers().contains_key(LOCATION.as_str()));
-    let post = client
-        .post(format!("http://{address}/api/v1/coupons"))
-        .header("X-User-Id", "root")
-        .header("X-Admin", "true");
+    let post = client.post(format!("http://{address}/api/v1/coupons")).header("X-User-Id", "root").header("X-Admin", "true");
     let response = post.body("x".repeat(100_000)).send().await.unwrap();
     assert_eq!(response.status().as_u16(), 413);
     // The issue call reads no body; a small one does not spoil the connection.
     for _ in 0..3 {
-        let post = client
-            .post(format!("http://{address}/api/v1/coupons/x/issue"))
-            .header("X-User-Id", "alice");
+        let post = client.post(format!("http://{address}/api/v1/coupons/x/issue")).header("X-User-Id", "alice");
         assert_eq!(post.body("{}").send().await.unwrap().status().as_u16(), 404);
     }
     handle.stop(true).await;
@@ -407,9 +324,7 @@ async fn slow_clients_are_not_waited_for() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let Ok(app) = Arc::try_unwrap(app_with(&ApiOptions::default()).into_inner()) else {
-        panic!("shared")
-    };
+    let Ok(app) = Arc::try_unwrap(app_with(&ApiOptions::default()).into_inner()) else { panic!("shared") };
     let options = ApiOptions {
         workers: 1,
         // The server's clock ticks every 500 ms.
@@ -438,12 +353,7 @@ fn every_route_is_documented() {
     let paths = document["paths"].as_object().unwrap();
     assert_eq!(paths.len(), ROUTES.len());
     for route in ROUTES {
-        let methods: Vec<_> = paths[route.template]
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(|method| method.to_uppercase())
-            .collect();
+        let methods: Vec<_> = paths[route.template].as_object().unwrap().keys().map(|method| method.to_uppercase()).collect();
         assert_eq!(methods.join(", "), route.allow, "{}", route.template);
     }
 }

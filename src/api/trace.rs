@@ -51,10 +51,7 @@ impl TraceId {
 }
 
 fn is_valid(bytes: &[u8]) -> bool {
-    (1..=MAX_LEN).contains(&bytes.len())
-        && bytes
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+    (1..=MAX_LEN).contains(&bytes.len()) && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
 impl FromRequest for TraceId {
@@ -63,13 +60,7 @@ impl FromRequest for TraceId {
 
     /// What [`super::edge`] put into the request.
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(
-            request
-                .extensions()
-                .get::<Self>()
-                .cloned()
-                .ok_or_else(|| Problem::new(Code::Internal)),
-        )
+        ready(request.extensions().get::<Self>().cloned().ok_or_else(|| Problem::new(Code::Internal)))
     }
 }
 

@@ -11,23 +11,15 @@ use crate::ledger::{AuditView, CouponRow, DeadLetterState};
 pub fn state_at(view: &AuditView, offset: Offset) -> HashMap<CouponId, Roster<UserId>> {
     let mut wins: HashMap<CouponId, Vec<(&UserId, UserState)>> = HashMap::new();
     for row in view.issued.iter().filter(|row| row.log_offset < offset) {
-        wins.entry(row.coupon)
-            .or_default()
-            .push((&row.user, UserState::Holder(row.sequence)));
+        wins.entry(row.coupon).or_default().push((&row.user, UserState::Holder(row.sequence)));
     }
     for row in view.revocations.iter().filter(|row| row.won_offset < offset) {
-        let state = if row.log_offset < offset {
-            UserState::Revoked(row.sequence)
-        } else {
-            UserState::Holder(row.sequence)
-        };
+        let state = if row.log_offset < offset { UserState::Revoked(row.sequence) } else { UserState::Holder(row.sequence) };
         wins.entry(row.coupon).or_default().push((&row.user, state));
     }
     for letter in view.dead_letters.iter().filter(|letter| letter.log_offset < offset) {
         if let (Some(win), true) = (&letter.win, holds(letter.state)) {
-            wins.entry(win.coupon)
-                .or_default()
-                .push((&win.user, UserState::Holder(win.sequence)));
+            wins.entry(win.coupon).or_default().push((&win.user, UserState::Holder(win.sequence)));
         }
     }
     let mut rosters = HashMap::new();
@@ -59,27 +51,13 @@ const fn holds(state: DeadLetterState) -> bool {
 pub fn compare(partition: Partition, view: &AuditView, log: &FromLog, only: Option<CouponId>, report: &mut Report) {
     let next = view.position.next;
     if log.end < next || log.begin > next {
-        let detail = format!(
-            "partition {partition} holds [{}, {}), the ledger read up to {next}",
-            log.begin, log.end
-        );
-        report.journal.push(Violation {
-            kind: "journal_truncated",
-            user_id: None,
-            detail,
-        });
+        let detail = format!("partition {partition} holds [{}, {}), the ledger read up to {next}", log.begin, log.end);
+        report.journal.push(Violation { kind: "journal_truncated", user_id: None, detail });
     } else if let Some(found) = log.fingerprint
         && found != view.position.fingerprint
     {
-        let detail = format!(
-            "partition {partition}: the record at offset {} is not the one the ledger read",
-            next - 1
-        );
-        report.journal.push(Violation {
-            kind: "journal_replaced",
-            user_id: None,
-            detail,
-        });
+        let detail = format!("partition {partition}: the record at offset {} is not the one the ledger read", next - 1);
+        report.journal.push(Violation { kind: "journal_replaced", user_id: None, detail });
     }
     let known: HashSet<CouponId> = view.coupons.iter().map(|row| row.coupon).collect();
     for row in &view.coupons {
@@ -88,24 +66,13 @@ pub fn compare(partition: Partition, view: &AuditView, log: &FromLog, only: Opti
     for (coupon, roster) in &log.rosters {
         if roster.terms().is_some() && !known.contains(coupon) && only.is_none_or(|only| only == *coupon) {
             let detail = format!("coupon {coupon} is in the log below offset {next} and not in the ledger");
-            report.journal.push(Violation {
-                kind: "coupon_missing",
-                user_id: None,
-                detail,
-            });
+            report.journal.push(Violation { kind: "coupon_missing", user_id: None, detail });
         }
     }
     let strays = view.issued.iter().filter(|row| !known.contains(&row.coupon));
     for row in strays {
-        let detail = format!(
-            "row of {} sequence {} belongs to no coupon ({})",
-            row.user, row.sequence, row.coupon
-        );
-        report.journal.push(Violation {
-            kind: "row_without_coupon",
-            user_id: Some(row.user.to_string()),
-            detail,
-        });
+        let detail = format!("row of {} sequence {} belongs to no coupon ({})", row.user, row.sequence, row.coupon);
+        report.journal.push(Violation { kind: "row_without_coupon", user_id: Some(row.user.to_string()), detail });
     }
 }
 
@@ -120,63 +87,36 @@ fn check_coupon(row: &CouponRow, view: &AuditView, log: &FromLog) -> CouponRepor
         .filter(|(_, win)| win.coupon == coupon)
         .collect();
     let mut found = Vec::new();
-    let mut fault = |kind, user: Option<&UserId>, detail: String| {
-        found.push(Violation {
-            kind,
-            user_id: user.map(ToString::to_string),
-            detail,
-        })
-    };
+    let mut fault =
+        |kind, user: Option<&UserId>, detail: String| found.push(Violation { kind, user_id: user.map(ToString::to_string), detail });
 
     let mut users = HashSet::new();
     let mut sequences = HashSet::new();
     let mut holders: HashMap<&UserId, (Sequence, Offset)> = HashMap::new();
-    let claimed = rows
-        .iter()
-        .map(|r| (&r.user, r.sequence, r.log_offset))
-        .chain(letters.iter().map(|(at, win)| (&win.user, win.sequence, *at)));
+    let claimed =
+        rows.iter().map(|r| (&r.user, r.sequence, r.log_offset)).chain(letters.iter().map(|(at, win)| (&win.user, win.sequence, *at)));
     for (user, sequence, offset) in claimed {
         if !users.insert(user) {
             fault("double_user", Some(user), format!("{user} holds coupon {coupon} twice"));
         }
         if !sequences.insert(sequence) {
-            fault(
-                "double_sequence",
-                Some(user),
-                format!("sequence {sequence} of coupon {coupon} is given twice, also to {user}"),
-            );
+            fault("double_sequence", Some(user), format!("sequence {sequence} of coupon {coupon} is given twice, also to {user}"));
         }
         holders.insert(user, (sequence, offset));
     }
     let held = i64::try_from(rows.len() + letters.len()).unwrap_or(i64::MAX);
     if held > row.terms.total_quantity {
-        fault(
-            "over_issue",
-            None,
-            format!("coupon {coupon}: {held} issued of {}", row.terms.total_quantity),
-        );
+        fault("over_issue", None, format!("coupon {coupon}: {held} issued of {}", row.terms.total_quantity));
     }
     if held != row.issued {
-        fault(
-            "count_wrong",
-            None,
-            format!("coupon {coupon}: counted {held}, the coupon row says {}", row.issued),
-        );
+        fault("count_wrong", None, format!("coupon {coupon}: counted {held}, the coupon row says {}", row.issued));
     }
     let expected = log.rosters.get(&coupon);
     match expected {
-        None => fault(
-            "coupon_without_record",
-            None,
-            format!("coupon {coupon} is in the ledger and not in the log below its offset"),
-        ),
+        None => fault("coupon_without_record", None, format!("coupon {coupon} is in the ledger and not in the log below its offset")),
         Some(roster) => {
             if roster.terms() != Some(&row.terms) {
-                fault(
-                    "terms_differ",
-                    None,
-                    format!("coupon {coupon}: the log says {:?}, the ledger {:?}", roster.terms(), row.terms),
-                );
+                fault("terms_differ", None, format!("coupon {coupon}: the log says {:?}, the ledger {:?}", roster.terms(), row.terms));
             }
             if roster.issued() != row.issued || roster.next_sequence() != row.next_sequence {
                 let (issued, next) = (roster.issued(), roster.next_sequence());
@@ -192,11 +132,7 @@ fn check_coupon(row: &CouponRow, view: &AuditView, log: &FromLog) -> CouponRepor
             for (user, state) in roster.users() {
                 let UserState::Holder(sequence) = state else { continue };
                 match holders.get(user) {
-                    None => fault(
-                        "row_missing",
-                        Some(user),
-                        format!("{user} won coupon {coupon} with sequence {sequence} and has no row"),
-                    ),
+                    None => fault("row_missing", Some(user), format!("{user} won coupon {coupon} with sequence {sequence} and has no row")),
                     Some((found, _)) if *found != sequence => {
                         fault(
                             "sequence_wrong",
@@ -207,11 +143,7 @@ fn check_coupon(row: &CouponRow, view: &AuditView, log: &FromLog) -> CouponRepor
                     Some((_, at)) => {
                         let won = log.wins.get(&(coupon, user.clone()));
                         if won.is_some_and(|won| won != at) {
-                            fault(
-                                "offset_wrong",
-                                Some(user),
-                                format!("{user} won coupon {coupon} at offset {won:?}, the row says {at}"),
-                            );
+                            fault("offset_wrong", Some(user), format!("{user} won coupon {coupon} at offset {won:?}, the row says {at}"));
                         }
                     }
                 }

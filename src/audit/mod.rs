@@ -65,11 +65,7 @@ pub(crate) struct FromLog {
 async fn replay(journal: &dyn Journal, partition: Partition, view: &AuditView, only: Option<CouponId>) -> anyhow::Result<FromLog> {
     let bounds = journal.bounds(partition).await.context("failed to ask the journal for its range")?;
     let written = view.position.next;
-    let mut log = FromLog {
-        begin: bounds.begin,
-        end: bounds.end,
-        ..FromLog::default()
-    };
+    let mut log = FromLog { begin: bounds.begin, end: bounds.end, ..FromLog::default() };
     if bounds.end < written || bounds.begin > written {
         return Ok(log);
     }
@@ -79,10 +75,7 @@ async fn replay(journal: &dyn Journal, partition: Partition, view: &AuditView, o
     let mut ahead: Option<HashMap<CouponId, Roster<UserId>>> = None;
     let mut next = bounds.begin;
     while next < bounds.end {
-        let fetched = journal
-            .fetch(partition, next, FETCH_BYTES, Duration::from_secs(1))
-            .await
-            .context("failed to read the journal")?;
+        let fetched = journal.fetch(partition, next, FETCH_BYTES, Duration::from_secs(1)).await.context("failed to read the journal")?;
         if fetched.records.is_empty() {
             bail!("partition {partition}: no record at offset {next} below the end {}", bounds.end);
         }
@@ -99,11 +92,7 @@ async fn replay(journal: &dyn Journal, partition: Partition, view: &AuditView, o
             }
             let below = raw.offset < written;
             // From the ledger's offset on, a copy goes ahead.
-            let rosters = if below {
-                &mut log.rosters
-            } else {
-                ahead.get_or_insert_with(|| log.rosters.clone())
-            };
+            let rosters = if below { &mut log.rosters } else { ahead.get_or_insert_with(|| log.rosters.clone()) };
             let decision = rosters.entry(record.coupon).or_default().apply(&record.body, Clone::clone);
             if let (crate::domain::Decision::Won(_), crate::domain::Body::Issue { user_id, .. }) = (decision, record.body) {
                 if below {

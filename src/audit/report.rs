@@ -54,26 +54,10 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:<36}  {:>8}  {:>8}  {:>9}  {:>4}  {:<6}  name",
-            "coupon", "total", "issued", "unwritten", "dead", "status"
-        )?;
+        writeln!(f, "{:<36}  {:>8}  {:>8}  {:>9}  {:>4}  {:<6}  name", "coupon", "total", "issued", "unwritten", "dead", "status")?;
         for coupon in &self.coupons {
-            let CouponReport {
-                coupon_id,
-                total_quantity,
-                issued,
-                unwritten,
-                dead_letters,
-                status,
-                name,
-                ..
-            } = coupon;
-            writeln!(
-                f,
-                "{coupon_id}  {total_quantity:>8}  {issued:>8}  {unwritten:>9}  {dead_letters:>4}  {status:<6}  {name}"
-            )?;
+            let CouponReport { coupon_id, total_quantity, issued, unwritten, dead_letters, status, name, .. } = coupon;
+            writeln!(f, "{coupon_id}  {total_quantity:>8}  {issued:>8}  {unwritten:>9}  {dead_letters:>4}  {status:<6}  {name}")?;
             for violation in &coupon.violations {
                 writeln!(f, "  VIOLATION {}: {}", violation.kind, violation.detail)?;
             }
@@ -82,11 +66,7 @@ impl fmt::Display for Report {
             writeln!(f, "VIOLATION {}: {}", violation.kind, violation.detail)?;
         }
         if self.clean {
-            write!(
-                f,
-                "clean: {} coupons recomputed from the journal agree with the ledger",
-                self.coupons.len()
-            )
+            write!(f, "clean: {} coupons recomputed from the journal agree with the ledger", self.coupons.len())
         } else {
             write!(f, "{} violations", self.violations)
         }

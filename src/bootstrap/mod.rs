@@ -74,8 +74,7 @@ async fn carry_out(command: Command, config: &Config) -> anyhow::Result<ExitCode
             let jwt = &config.jwt;
             let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
             let (issuer, audience) = (named(&jwt.issuer), named(&jwt.audience));
-            let token =
-                mint_hs256(&jwt.hs256_secret, &user, admin, Duration::from_secs(ttl), issuer.as_deref(), audience.as_deref())?;
+            let token = mint_hs256(&jwt.hs256_secret, &user, admin, Duration::from_secs(ttl), issuer.as_deref(), audience.as_deref())?;
             println!("{token}");
         }
         // Done before there was a runtime.

@@ -114,7 +114,10 @@ impl Parts {
                     ..RedisGateOptions::new(redis.clone())
                 });
                 let limiter = RedisLimiter::connect(RedisLimiterOptions { redis, key: "coupon:limiter".to_owned(), rate });
-                (Arc::new(gate.await.context("failed to set up the gate")?), Arc::new(limiter.await.context("failed to set up the limiter")?))
+                (
+                    Arc::new(gate.await.context("failed to set up the gate")?),
+                    Arc::new(limiter.await.context("failed to set up the limiter")?),
+                )
             }
         };
         Ok(Self { journal, ledger, gate, limiter, _lock: lock })
@@ -128,10 +131,9 @@ fn lock_folder(config: &Config) -> anyhow::Result<File> {
     let file = File::create(&path).with_context(|| format!("failed to create {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(anyhow!(
-            "another process serves the data folder {}: stop it, or choose another folder by embedded.data_dir",
-            dir.display()
-        )),
+        Err(TryLockError::WouldBlock) => {
+            Err(anyhow!("another process serves the data folder {}: stop it, or choose another folder by embedded.data_dir", dir.display()))
+        }
         Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("failed to lock {}", path.display())),
     }
 }

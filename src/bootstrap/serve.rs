@@ -29,7 +29,8 @@ pub async fn serve(config: Config) -> anyhow::Result<Outcome> {
     // Not ready before everything below is in place.
     let start = health.condition("start");
     start.set(false, "opening the parts");
-    let ops_listener = api::bind(config.ops.listen).await.with_context(|| format!("failed to listen on ops.listen {}", config.ops.listen))?;
+    let ops_listener =
+        api::bind(config.ops.listen).await.with_context(|| format!("failed to listen on ops.listen {}", config.ops.listen))?;
     tracing::info!(
         role = %config.role, parts = %config.parts, ops.listen = %ops_listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "starting"
     );
@@ -183,7 +184,10 @@ async fn add_api(
     let watched_gate = Arc::clone(&parts.gate);
     let fresh = config.follower.fresh();
     let supervisor = supervisor
-        .required("follower", move |cancel| async move { run_all((0..partitions).map(|p| Arc::clone(&tails).tail(p, cancel.clone()))).await })
+        .required(
+            "follower",
+            move |cancel| async move { run_all((0..partitions).map(|p| Arc::clone(&tails).tail(p, cancel.clone()))).await },
+        )
         .required("api", |_| async move { Ok(server.await?) })
         .best_effort("unload", move |cancel| async move {
             unload_over(unloading, ledger, gate, cancel).await;
@@ -253,8 +257,7 @@ fn add_consumer(
     observe(observers, move || observed.observe());
     let condition = health.condition("consumer");
     let watched = Arc::clone(&consumer);
-    let (claims, drain, reports, releasing) =
-        (Arc::clone(&consumer), Arc::clone(&consumer), Arc::clone(&consumer), Arc::clone(&consumer));
+    let (claims, drain, reports, releasing) = (Arc::clone(&consumer), Arc::clone(&consumer), Arc::clone(&consumer), Arc::clone(&consumer));
     supervisor
         .required("claims", move |cancel| async move {
             claims.hold_claims(cancel).await;

@@ -93,24 +93,12 @@ impl Layers {
     fn new() -> Result<Self, ConfigErrors> {
         let built_in = |error: config::ConfigError| whole("built-in defaults", &error);
         let parsed = parse(DEFAULTS).map_err(built_in)?;
-        let schema = flatten(parsed.cache.clone())
-            .into_iter()
-            .map(|(key, value)| (key, value.kind))
-            .collect();
-        Ok(Self {
-            defaults: config::Config::builder().add_source(parsed),
-            schema,
-            leaves: BTreeMap::new(),
-            faults: Vec::new(),
-        })
+        let schema = flatten(parsed.cache.clone()).into_iter().map(|(key, value)| (key, value.kind)).collect();
+        Ok(Self { defaults: config::Config::builder().add_source(parsed), schema, leaves: BTreeMap::new(), faults: Vec::new() })
     }
 
     fn fault(&mut self, key: &str, source: &str, message: impl Into<String>) {
-        self.faults.push(Fault {
-            key: key.to_owned(),
-            source: source.to_owned(),
-            message: message.into(),
-        });
+        self.faults.push(Fault { key: key.to_owned(), source: source.to_owned(), message: message.into() });
     }
 
     fn file(&mut self, path: &std::path::Path) {
@@ -157,13 +145,9 @@ impl Layers {
             ValueKind::Boolean(_) => text.parse::<bool>().map(ValueKind::from).map_err(|_| "true or false"),
             ValueKind::I64(_) => text.parse::<i64>().map(ValueKind::from).map_err(|_| "a whole number"),
             ValueKind::Float(_) => text.parse::<f64>().map(ValueKind::from).map_err(|_| "a number"),
-            ValueKind::Array(_) => Ok(text
-                .split(',')
-                .map(str::trim)
-                .filter(|item| !item.is_empty())
-                .map(str::to_owned)
-                .collect::<Vec<String>>()
-                .into()),
+            ValueKind::Array(_) => {
+                Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect::<Vec<String>>().into())
+            }
             _ => Ok(text.into()),
         };
         match value {
@@ -204,11 +188,7 @@ impl Layers {
                 if faults.is_empty() { Ok(config) } else { Err(ConfigErrors(faults)) }
             }
             Err(error) => {
-                faults.push(Fault {
-                    key: String::new(),
-                    source: "configuration".to_owned(),
-                    message: innermost(&error),
-                });
+                faults.push(Fault { key: String::new(), source: "configuration".to_owned(), message: innermost(&error) });
                 Err(ConfigErrors(faults))
             }
         }
@@ -266,11 +246,7 @@ fn whole(source: &str, error: &config::ConfigError) -> ConfigErrors {
         (Some(place), Some(what)) => format!("{place}: {what}"),
         _ => "is not TOML".to_owned(),
     };
-    ConfigErrors(vec![Fault {
-        key: String::new(),
-        source: source.to_owned(),
-        message,
-    }])
+    ConfigErrors(vec![Fault { key: String::new(), source: source.to_owned(), message }])
 }
 
 /// The message without the key, which the fault names itself.

@@ -8,10 +8,7 @@ use super::*;
 const GOOD_SECRET: &str = "kJ8s0fQpZr3vX1yBnM6tLw9eHcUaGdR2";
 
 fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 fn from_env(pairs: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
@@ -61,18 +58,12 @@ fn every_key_has_a_comment_and_a_default() {
 #[test]
 fn the_shipped_files_load() {
     let stack = load(&[shipped("stack.toml")], &BTreeMap::new(), &Overrides::default()).unwrap();
-    assert_eq!(
-        (stack.parts, stack.api.identity, stack.mysql.migrate_at_start),
-        (Parts::Distributed, Identity::Header, true)
-    );
+    assert_eq!((stack.parts, stack.api.identity, stack.mysql.migrate_at_start), (Parts::Distributed, Identity::Header, true));
     for role in [Role::Api, Role::Consumer] {
         load(&[shipped("stack.toml")], &BTreeMap::new(), &Overrides { role: Some(role) }).unwrap();
     }
     let production = [shipped("production.example.toml")];
-    assert_eq!(
-        keys(load(&production, &BTreeMap::new(), &Overrides::default())),
-        ["kafka.sasl_password"]
-    );
+    assert_eq!(keys(load(&production, &BTreeMap::new(), &Overrides::default())), ["kafka.sasl_password"]);
     load(&production, &env(&[("COUPON__KAFKA__SASL_PASSWORD", "x")]), &Overrides::default()).unwrap();
 }
 
@@ -82,10 +73,7 @@ fn later_layers_win() {
     let (_two, second) = file("[consumer]\nworkers = 4\n");
     let files = [first, second];
     let config = load(&files, &env(&[]), &Overrides::default()).unwrap();
-    assert_eq!(
-        (config.role, config.consumer.workers, config.consumer.batch_rows),
-        (Role::Api, 4, 7)
-    );
+    assert_eq!((config.role, config.consumer.workers, config.consumer.batch_rows), (Role::Api, 4, 7));
     assert!((config.limiter.rate - 5.0).abs() < f64::EPSILON);
     let variables = env(&[("COUPON__CONSUMER__WORKERS", "5"), ("COUPON__ROLE", "consumer"), ("UNRELATED", "x")]);
     let config = load(&files, &variables, &Overrides { role: Some(Role::All) }).unwrap();
@@ -158,18 +146,12 @@ fn dangerous_identities_are_refused() {
     let jwt = ("COUPON__API__IDENTITY", "jwt");
     let secret = |text: &str| from_env(&[jwt, ("COUPON__JWT__HS256_SECRET", text)]);
     assert_eq!(keys(from_env(&[public])), ["api.identity"]);
-    assert_eq!(
-        keys(from_env(&[public, ("COUPON__API__IDENTITY", "gateway")])),
-        ["api.gateway_proxies"]
-    );
+    assert_eq!(keys(from_env(&[public, ("COUPON__API__IDENTITY", "gateway")])), ["api.gateway_proxies"]);
     assert_eq!(keys(from_env(&[jwt])), ["jwt"]);
     assert_eq!(keys(secret("short")), ["jwt.hs256_secret"]);
     assert_eq!(keys(secret("change-me-change-me-change-me-change-me")), ["jwt.hs256_secret"]);
     assert_eq!(keys(secret(&"a".repeat(64))), ["jwt.hs256_secret"]);
-    assert_eq!(
-        secret(GOOD_SECRET).unwrap().jwt.hs256_secret().unwrap().expose_secret(),
-        GOOD_SECRET
-    );
+    assert_eq!(secret(GOOD_SECRET).unwrap().jwt.hs256_secret().unwrap().expose_secret(), GOOD_SECRET);
     assert!(from_env(&[public, jwt, ("COUPON__JWT__JWKS_FILE", "/keys.json")]).is_ok());
 }
 
@@ -185,12 +167,7 @@ fn secrets_are_never_shown() {
         ("COUPON__KAFKA__SASL_PASSWORD", "hunter2"),
     ])
     .unwrap();
-    for text in [
-        config.print(PrintFormat::Toml),
-        config.print(PrintFormat::Json),
-        format!("{config:?}"),
-        format!("{config:#?}"),
-    ] {
+    for text in [config.print(PrintFormat::Toml), config.print(PrintFormat::Json), format!("{config:?}"), format!("{config:#?}")] {
         assert!(!text.contains("hunter2") && !text.contains(GOOD_SECRET), "{text}");
     }
     assert!(config.print(PrintFormat::Toml).contains("mysql://coupon:<redacted>@db/coupon"));

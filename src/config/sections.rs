@@ -235,12 +235,7 @@ impl Kafka {
     /// The bootstrap brokers, one by one.
     #[must_use]
     pub fn broker_list(&self) -> Vec<String> {
-        self.brokers
-            .split(',')
-            .map(str::trim)
-            .filter(|broker| !broker.is_empty())
-            .map(str::to_owned)
-            .collect()
+        self.brokers.split(',').map(str::trim).filter(|broker| !broker.is_empty()).map(str::to_owned).collect()
     }
 
     #[must_use]

@@ -13,14 +13,7 @@ const MIN_SECRET_BYTES: usize = 32;
 /// A secret with fewer different bytes was typed, not made.
 const MIN_DISTINCT_BYTES: usize = 8;
 const PLACEHOLDERS: [&str; 5] = ["change-me", "changeme", "change_me", "example", "default"];
-const REDIS_SCHEMES: [&str; 6] = [
-    "redis",
-    "rediss",
-    "redis-cluster",
-    "rediss-cluster",
-    "redis-sentinel",
-    "rediss-sentinel",
-];
+const REDIS_SCHEMES: [&str; 6] = ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
 const MAX_PARTITIONS: i32 = 10_000;
 
 impl Config {
@@ -47,10 +40,7 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.ops.listen.ip().is_loopback() {
-            warnings.push(format!(
-                "ops.listen {} is not a loopback address: keep it from the public",
-                self.ops.listen
-            ));
+            warnings.push(format!("ops.listen {} is not a loopback address: keep it from the public", self.ops.listen));
         }
         if self.parts == Parts::Distributed {
             if self.kafka.replication_factor == 1 {
@@ -69,10 +59,7 @@ impl Config {
     fn check_process(&self, faults: &mut Faults) {
         let embedded = self.parts == Parts::Embedded;
         if embedded && self.role != Role::All {
-            faults.add(
-                "role",
-                format!("{} alone needs parts = \"distributed\": embedded parts are one process", self.role),
-            );
+            faults.add("role", format!("{} alone needs parts = \"distributed\": embedded parts are one process", self.role));
         }
         if embedded && self.embedded.data_dir.as_os_str().is_empty() {
             faults.add("embedded.data_dir", "must not be empty with parts = \"embedded\"");
@@ -81,10 +68,7 @@ impl Config {
             faults.add("ops.listen", format!("must differ from api.listen {}", self.api.listen));
         }
         if self.journal.write_version != u64::from(WRITE_VERSION) {
-            faults.add(
-                "journal.write_version",
-                format!("must be {WRITE_VERSION}, the only version this build writes"),
-            );
+            faults.add("journal.write_version", format!("must be {WRITE_VERSION}, the only version this build writes"));
         }
         if let Err(reason) = logs::check_filter(&self.log.filter) {
             faults.add("log.filter", reason);
@@ -106,10 +90,7 @@ impl Config {
             }
             Identity::Gateway => {
                 if self.api.gateway_proxies.is_empty() {
-                    faults.add(
-                        "api.gateway_proxies",
-                        "must name at least one proxy address with api.identity = \"gateway\"",
-                    );
+                    faults.add("api.gateway_proxies", "must name at least one proxy address with api.identity = \"gateway\"");
                 }
             }
             Identity::Jwt => self.check_jwt(faults),
@@ -119,10 +100,7 @@ impl Config {
     fn check_jwt(&self, faults: &mut Faults) {
         let secret = self.jwt.hs256_secret().map(ExposeSecret::expose_secret);
         if secret.is_none() && self.jwt.public_keys.is_empty() && self.jwt.jwks_file().is_none() {
-            faults.add(
-                "jwt",
-                "needs a key with api.identity = \"jwt\": hs256_secret, public_keys or jwks_file",
-            );
+            faults.add("jwt", "needs a key with api.identity = \"jwt\": hs256_secret, public_keys or jwks_file");
         }
         let Some(secret) = secret else { return };
         let lower = secret.to_ascii_lowercase();
@@ -130,15 +108,9 @@ impl Config {
         distinct.sort_unstable();
         distinct.dedup();
         if secret.len() < MIN_SECRET_BYTES {
-            faults.add(
-                "jwt.hs256_secret",
-                format!("must be at least {MIN_SECRET_BYTES} bytes, e.g. from `openssl rand -base64 48`"),
-            );
+            faults.add("jwt.hs256_secret", format!("must be at least {MIN_SECRET_BYTES} bytes, e.g. from `openssl rand -base64 48`"));
         } else if PLACEHOLDERS.iter().any(|word| lower.contains(word)) || distinct.len() < MIN_DISTINCT_BYTES {
-            faults.add(
-                "jwt.hs256_secret",
-                "is a placeholder: make one, e.g. with `openssl rand -base64 48`",
-            );
+            faults.add("jwt.hs256_secret", "is a placeholder: make one, e.g. with `openssl rand -base64 48`");
         }
     }
 
@@ -171,10 +143,7 @@ impl Config {
             }
         }
         if self.follower.fetch_wait_ms >= self.follower.fresh_ms && self.follower.fresh_ms > 0 {
-            faults.add(
-                "follower.fetch_wait_ms",
-                "must be below follower.fresh_ms, or an idle log looks stale",
-            );
+            faults.add("follower.fetch_wait_ms", "must be below follower.fresh_ms, or an idle log looks stale");
         }
         if !self.limiter.rate.is_finite() || self.limiter.rate < 0.0 {
             faults.add("limiter.rate", "must be 0 (no limit) or more");
@@ -190,16 +159,10 @@ impl Config {
     fn check_servers(&self, faults: &mut Faults) {
         let redis = scheme_and_rest(self.redis.url.expose_secret());
         if !redis.is_some_and(|(scheme, rest)| REDIS_SCHEMES.contains(&scheme) && has_host(rest)) {
-            faults.add(
-                "redis.url",
-                format!("must be SCHEME://host:port, with a scheme of {}", REDIS_SCHEMES.join(", ")),
-            );
+            faults.add("redis.url", format!("must be SCHEME://host:port, with a scheme of {}", REDIS_SCHEMES.join(", ")));
         }
         let mysql = scheme_and_rest(self.mysql.url.expose_secret());
-        let has_database = |rest: &str| {
-            rest.rsplit_once('/')
-                .is_some_and(|(_, name)| !name.is_empty() && !name.starts_with('?'))
-        };
+        let has_database = |rest: &str| rest.rsplit_once('/').is_some_and(|(_, name)| !name.is_empty() && !name.starts_with('?'));
         if !mysql.is_some_and(|(scheme, rest)| scheme == "mysql" && has_host(rest) && has_database(rest)) {
             faults.add("mysql.url", "must be mysql://user:password@host:port/database");
         }
@@ -223,10 +186,9 @@ impl Config {
         if self.kafka.topic == self.kafka.dead_letter_topic {
             faults.add("kafka.dead_letter_topic", "must differ from kafka.topic");
         }
-        for (key, file, tls) in [
-            ("kafka.ca_file", self.kafka.ca_file(), self.kafka.tls),
-            ("mysql.ca_file", self.mysql.ca_file(), self.mysql.tls),
-        ] {
+        for (key, file, tls) in
+            [("kafka.ca_file", self.kafka.ca_file(), self.kafka.tls), ("mysql.ca_file", self.mysql.ca_file(), self.mysql.tls)]
+        {
             if file.is_some() && !tls {
                 faults.add(key, "has no effect without tls = true in the same section");
             }
@@ -237,10 +199,8 @@ impl Config {
     fn check_sasl(&self, faults: &mut Faults) {
         let wanted = self.kafka.sasl_mechanism != SaslMechanism::None;
         let password = self.kafka.sasl_password.expose_secret();
-        for (key, is_set) in [
-            ("kafka.sasl_username", !self.kafka.sasl_username.is_empty()),
-            ("kafka.sasl_password", !password.is_empty()),
-        ] {
+        for (key, is_set) in [("kafka.sasl_username", !self.kafka.sasl_username.is_empty()), ("kafka.sasl_password", !password.is_empty())]
+        {
             if wanted && !is_set {
                 faults.add(key, "must be set with kafka.sasl_mechanism");
             }
@@ -255,11 +215,7 @@ struct Faults(Vec<Fault>);
 
 impl Faults {
     fn add(&mut self, key: &str, message: impl Into<String>) {
-        self.0.push(Fault {
-            key: key.to_owned(),
-            source: String::new(),
-            message: message.into(),
-        });
+        self.0.push(Fault { key: key.to_owned(), source: String::new(), message: message.into() });
     }
 }
 

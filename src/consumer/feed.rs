@@ -28,10 +28,7 @@ pub struct Feed {
 
 impl Feed {
     pub fn start(consumer: Arc<Consumer>, partition: Partition, from: Offset, epoch: u64, parcels: mpsc::Sender<Parcel>) -> Self {
-        Self {
-            epoch,
-            task: tokio::spawn(run(consumer, partition, from, epoch, parcels)),
-        }
+        Self { epoch, task: tokio::spawn(run(consumer, partition, from, epoch, parcels)) }
     }
 }
 
@@ -44,14 +41,8 @@ impl Drop for Feed {
 async fn run(consumer: Arc<Consumer>, partition: Partition, mut from: Offset, epoch: u64, parcels: mpsc::Sender<Parcel>) {
     let mut back_off = Duration::from_millis(50);
     loop {
-        match consumer
-            .journal
-            .fetch(partition, from, consumer.options.fetch_bytes, consumer.options.fetch_wait)
-            .await
-        {
-            Ok(Fetched {
-                records, high_watermark, ..
-            }) => {
+        match consumer.journal.fetch(partition, from, consumer.options.fetch_bytes, consumer.options.fetch_wait).await {
+            Ok(Fetched { records, high_watermark, .. }) => {
                 back_off = Duration::from_millis(50);
                 consumer.note_progress(partition, |progress| progress.high_watermark = high_watermark);
                 let Some(last) = records.last() else { continue };
@@ -63,10 +54,7 @@ async fn run(consumer: Arc<Consumer>, partition: Partition, mut from: Offset, ep
             Err(JournalError::Closed) => return,
             // A new leader may lag for a moment: below the end is not lost until it lasts, and the follower raises that alarm.
             Err(JournalError::OffsetOutOfRange { bounds: Some(bounds), .. }) if bounds.begin > from => {
-                consumer.stop_partition(
-                    partition,
-                    &format!("the log begins at {} above the next offset {from}", bounds.begin),
-                );
+                consumer.stop_partition(partition, &format!("the log begins at {} above the next offset {from}", bounds.begin));
                 return;
             }
             Err(JournalError::Damaged(reason)) => {

@@ -30,14 +30,7 @@ impl Run {
     /// Decodes consecutive records; `None` when there are none.
     pub fn read(partition: Partition, partitions: Partition, records: Vec<RawRecord>) -> Option<Self> {
         let from = records.first()?.offset;
-        let mut run = Self {
-            partition,
-            from,
-            to: from,
-            fingerprint: 0,
-            entries: Vec::with_capacity(records.len()),
-            stop: None,
-        };
+        let mut run = Self { partition, from, to: from, fingerprint: 0, entries: Vec::with_capacity(records.len()), stop: None };
         for raw in records {
             let offset = raw.offset;
             let print = fingerprint(&raw.key, &raw.value);
@@ -87,12 +80,7 @@ pub fn fold(runs: &[Run], loaded: &mut Loaded) -> (Batch, Vec<Trace>) {
     let mut batch = Batch::default();
     let mut traces = Vec::new();
     for run in runs {
-        batch.moves.push(Move {
-            partition: run.partition,
-            from: run.from,
-            to: run.to,
-            fingerprint: run.fingerprint,
-        });
+        batch.moves.push(Move { partition: run.partition, from: run.from, to: run.to, fingerprint: run.fingerprint });
         let mut rosters: HashMap<CouponId, Roster<UserId>> = HashMap::new();
         for (offset, entry) in &run.entries {
             match entry {
@@ -123,10 +111,8 @@ pub fn fold(runs: &[Run], loaded: &mut Loaded) -> (Batch, Vec<Trace>) {
 }
 
 fn restore(coupon: CouponId, loaded: &mut Loaded) -> Roster<UserId> {
-    let mut roster = loaded
-        .coupons
-        .remove(&coupon)
-        .map_or_else(Roster::default, |row| Roster::restore(row.terms, row.issued, row.next_sequence));
+    let mut roster =
+        loaded.coupons.remove(&coupon).map_or_else(Roster::default, |row| Roster::restore(row.terms, row.issued, row.next_sequence));
     for (user, state) in loaded.users.remove(&coupon).unwrap_or_default() {
         roster.remember(user, state);
     }
@@ -137,38 +123,15 @@ fn write(batch: &mut Batch, traces: &mut Vec<Trace>, record: &Record, offset: Of
     let coupon = record.coupon;
     match (&record.body, decision) {
         (Body::Issue { user_id, at, trace_id }, Decision::Won(sequence)) => {
-            batch.issued.push(IssuedRow {
-                coupon,
-                user: user_id.clone(),
-                sequence,
-                log_offset: offset,
-                requested_at: *at,
-                issued_at: 0,
-            });
-            traces.push(Trace {
-                coupon,
-                user: user_id.clone(),
-                trace_id: trace_id.clone(),
-            });
+            batch.issued.push(IssuedRow { coupon, user: user_id.clone(), sequence, log_offset: offset, requested_at: *at, issued_at: 0 });
+            traces.push(Trace { coupon, user: user_id.clone(), trace_id: trace_id.clone() });
         }
         (Body::Terms(_), Decision::TermsApplied) => {
             if let Some(terms) = roster.terms() {
-                batch.terms.push(TermsRow {
-                    coupon,
-                    terms: terms.clone(),
-                    log_offset: offset,
-                });
+                batch.terms.push(TermsRow { coupon, terms: terms.clone(), log_offset: offset });
             }
         }
-        (
-            Body::Revoke {
-                user_id,
-                sequence,
-                reason,
-                at,
-            },
-            Decision::RevokeApplied,
-        ) => batch.revocations.push(RevocationRow {
+        (Body::Revoke { user_id, sequence, reason, at }, Decision::RevokeApplied) => batch.revocations.push(RevocationRow {
             coupon,
             user: user_id.clone(),
             sequence: *sequence,

@@ -143,10 +143,7 @@ impl Consumer {
     /// Partitions whose drain stopped for good, with the reason.
     #[must_use]
     pub fn stopped(&self) -> Vec<(Partition, String)> {
-        self.lock_stopped()
-            .iter()
-            .map(|(partition, reason)| (*partition, reason.clone()))
-            .collect()
+        self.lock_stopped().iter().map(|(partition, reason)| (*partition, reason.clone())).collect()
     }
 
     /// Whether this process can take part in the drain, and why not.
@@ -172,10 +169,7 @@ impl Consumer {
 
     pub(crate) fn stop_partition(&self, partition: Partition, reason: &str) {
         tracing::error!(partition, reason, "consumer stopped this partition");
-        self.metrics
-            .reader_stopped
-            .with_label_values(&["consumer", &partition.to_string()])
-            .set(1);
+        self.metrics.reader_stopped.with_label_values(&["consumer", &partition.to_string()]).set(1);
         self.lock_stopped().insert(partition, reason.to_owned());
     }
 
@@ -200,9 +194,7 @@ impl Consumer {
                 oldest = oldest.max(now - progress.oldest_at);
             }
         }
-        self.metrics
-            .consumer_oldest_seconds
-            .set(Duration::from_millis(oldest.unsigned_abs()).as_secs_f64());
+        self.metrics.consumer_oldest_seconds.set(Duration::from_millis(oldest.unsigned_abs()).as_secs_f64());
         self.metrics.limiter_rate.set(self.limiter.rate());
     }
 
@@ -214,12 +206,8 @@ impl Consumer {
                 () = tokio::time::sleep(self.options.report_every) => {}
             }
             let owned = self.owned();
-            let next: Vec<_> = self
-                .lock_progress()
-                .iter()
-                .filter(|(p, _)| owned.contains(p))
-                .map(|(p, progress)| (*p, progress.next))
-                .collect();
+            let next: Vec<_> =
+                self.lock_progress().iter().filter(|(p, _)| owned.contains(p)).map(|(p, progress)| (*p, progress.next)).collect();
             if !next.is_empty()
                 && let Err(error) = self.journal.report_progress(&next).await
             {
@@ -229,10 +217,7 @@ impl Consumer {
             self.check_ledger().await;
             if let Ok(counts) = self.ledger.dead_letter_counts().await {
                 for state in DeadLetterState::ALL {
-                    self.metrics
-                        .dead_letters
-                        .with_label_values(&[state.as_str()])
-                        .set(counts.get(&state).copied().unwrap_or(0));
+                    self.metrics.dead_letters.with_label_values(&[state.as_str()]).set(counts.get(&state).copied().unwrap_or(0));
                 }
             }
         }
@@ -257,12 +242,7 @@ impl Consumer {
         for letter in letters {
             let Some(win) = letter.win else { continue };
             let reason = format!("dead letter {} abandoned", letter.id);
-            let body = Body::Revoke {
-                user_id: win.user,
-                sequence: win.sequence,
-                reason,
-                at: now_millis(),
-            };
+            let body = Body::Revoke { user_id: win.user, sequence: win.sequence, reason, at: now_millis() };
             let Ok(value) = encode(&body) else { continue };
             if let Err(error) = self.journal.append(letter.partition, win.coupon, value).await {
                 tracing::warn!(dead_letter.id = letter.id, %error, "cannot append a revoke: tried again later");

@@ -89,10 +89,7 @@ impl Worker {
                 continue;
             }
             if let Some(last) = last_batch.replace(Instant::now()) {
-                self.consumer
-                    .metrics
-                    .consumer_poll_interval_seconds
-                    .observe(last.elapsed().as_secs_f64());
+                self.consumer.metrics.consumer_poll_interval_seconds.observe(last.elapsed().as_secs_f64());
             }
             self.drain(records).await;
         }
@@ -101,12 +98,7 @@ impl Worker {
     fn share_of(&self, owned: &[Partition]) -> Vec<Partition> {
         let workers = self.consumer.options.workers.max(1);
         let is_mine = |partition: &&Partition| usize::try_from(**partition).unwrap_or(0) % workers == self.index;
-        owned
-            .iter()
-            .filter(is_mine)
-            .copied()
-            .filter(|partition| !self.consumer.is_stopped(*partition))
-            .collect()
+        owned.iter().filter(is_mine).copied().filter(|partition| !self.consumer.is_stopped(*partition)).collect()
     }
 
     /// Whether every partition of this worker has a feed.
@@ -118,11 +110,7 @@ impl Worker {
     async fn adopt(&mut self, mine: &[Partition]) {
         self.feeds.retain(|partition, _| mine.contains(partition));
         self.waiting.retain(|partition, _| mine.contains(partition));
-        let new: Vec<_> = mine
-            .iter()
-            .filter(|partition| !self.feeds.contains_key(partition))
-            .copied()
-            .collect();
+        let new: Vec<_> = mine.iter().filter(|partition| !self.feeds.contains_key(partition)).copied().collect();
         if new.is_empty() {
             return;
         }
@@ -136,15 +124,8 @@ impl Worker {
         };
         for position in positions.into_iter().filter(|position| new.contains(&position.partition)) {
             self.epoch += 1;
-            let feed = Feed::start(
-                Arc::clone(&self.consumer),
-                position.partition,
-                position.next,
-                self.epoch,
-                self.parcels.0.clone(),
-            );
-            self.consumer
-                .note_progress(position.partition, |progress| progress.next = position.next);
+            let feed = Feed::start(Arc::clone(&self.consumer), position.partition, position.next, self.epoch, self.parcels.0.clone());
+            self.consumer.note_progress(position.partition, |progress| progress.next = position.next);
             self.feeds.insert(position.partition, feed);
         }
     }
@@ -168,12 +149,7 @@ impl Worker {
             room = fifth;
         }
         let turn = self.turn;
-        let order: Vec<_> = self
-            .waiting
-            .range(turn..)
-            .chain(self.waiting.range(..turn))
-            .map(|(partition, _)| *partition)
-            .collect();
+        let order: Vec<_> = self.waiting.range(turn..).chain(self.waiting.range(..turn)).map(|(partition, _)| *partition).collect();
         let mut batch = Vec::new();
         for partition in order {
             if room == 0 {
@@ -197,14 +173,8 @@ impl Worker {
             let oldest_at = records.first().map_or(0, |record| record.at);
             self.consumer.note_progress(*partition, |progress| progress.oldest_at = oldest_at);
         }
-        let runs: Vec<_> = records
-            .into_iter()
-            .filter_map(|(partition, records)| Run::read(partition, partitions, records))
-            .collect();
-        let stops: Vec<_> = runs
-            .iter()
-            .filter_map(|run| run.stop.as_ref().map(|stop| (run.partition, stop.clone())))
-            .collect();
+        let runs: Vec<_> = records.into_iter().filter_map(|(partition, records)| Run::read(partition, partitions, records)).collect();
+        let stops: Vec<_> = runs.iter().filter_map(|run| run.stop.as_ref().map(|stop| (run.partition, stop.clone()))).collect();
         let runs: Vec<_> = runs.into_iter().filter(|run| !run.is_empty()).collect();
         match self.write(&runs).await {
             Outcome::Written => {}
@@ -251,10 +221,7 @@ impl Worker {
         loop {
             let error = match self.try_write(runs).await {
                 Ok(()) => {
-                    self.consumer
-                        .metrics
-                        .consumer_batch_seconds
-                        .observe(started.elapsed().as_secs_f64());
+                    self.consumer.metrics.consumer_batch_seconds.observe(started.elapsed().as_secs_f64());
                     return Outcome::Written;
                 }
                 Err(LedgerError::Fenced(partition)) => {
@@ -301,10 +268,7 @@ impl Worker {
                 }
             }
         }
-        self.consumer
-            .metrics
-            .limiter_wait_seconds_total
-            .inc_by(started.elapsed().as_secs_f64());
+        self.consumer.metrics.limiter_wait_seconds_total.inc_by(started.elapsed().as_secs_f64());
     }
 
     async fn after(&self, batch: &Batch, rows: usize, traces: &[Trace]) {
@@ -331,11 +295,7 @@ impl Worker {
 /// State read at another offset than the runs start from is not theirs.
 fn check_positions(runs: &[Run], loaded: &Loaded) -> Result<(), LedgerError> {
     for run in runs {
-        if loaded
-            .positions
-            .get(&run.partition)
-            .is_none_or(|position| position.next != run.from)
-        {
+        if loaded.positions.get(&run.partition).is_none_or(|position| position.next != run.from) {
             return Err(LedgerError::Fenced(run.partition));
         }
     }

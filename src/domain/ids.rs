@@ -23,11 +23,7 @@ const ISSUE_NAMESPACE: Uuid = Uuid::from_u128(0x6f0d_0f5e_6c8e_4a3b_9b50_3c1c_8f
 /// The present, by this process's clock.
 #[must_use]
 pub fn now_millis() -> EpochMillis {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()
-        .and_then(|since| i64::try_from(since.as_millis()).ok())
-        .unwrap_or(0)
+    SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_millis()).ok()).unwrap_or(0)
 }
 
 /// A coupon's UUID; its text is always the lower-case hyphenated form, which is also the journal's key.
@@ -91,9 +87,7 @@ impl UserId {
 
     fn is_valid(text: &str) -> bool {
         (1..=Self::MAX_LEN).contains(&text.len())
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'@' | b'-'))
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'@' | b'-'))
     }
 }
 
@@ -112,11 +106,7 @@ impl FromStr for UserId {
     type Err = BadUserId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if Self::is_valid(text) {
-            Ok(Self(text.into()))
-        } else {
-            Err(BadUserId)
-        }
+        if Self::is_valid(text) { Ok(Self(text.into())) } else { Err(BadUserId) }
     }
 }
 
@@ -124,11 +114,7 @@ impl TryFrom<String> for UserId {
     type Error = BadUserId;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        if Self::is_valid(&text) {
-            Ok(Self(text.into_boxed_str()))
-        } else {
-            Err(BadUserId)
-        }
+        if Self::is_valid(&text) { Ok(Self(text.into_boxed_str())) } else { Err(BadUserId) }
     }
 }
 
@@ -154,9 +140,7 @@ pub fn issue_id(coupon: CouponId, user: &UserId) -> Uuid {
 pub fn partition_of(coupon: CouponId, partitions: Partition) -> Partition {
     let mut buffer = Uuid::encode_buffer();
     let text = coupon.0.as_hyphenated().encode_lower(&mut buffer);
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     // The high bits mix better in FNV-1a; 31 of them fit an i32.
     let folded = i32::try_from((hash ^ (hash >> 32)) & 0x7fff_ffff).unwrap_or(0);
     folded % partitions.max(1)
@@ -187,13 +171,7 @@ mod tests {
     fn format_constants_never_change() {
         let coupon: CouponId = "7f9c24e8-3b12-4fef-91e0-cf0f6e9f4d2a".parse().unwrap();
         assert_eq!(partition_of(coupon, 60), 26, "partition hash");
-        assert_eq!(
-            issue_id(coupon, &"alice".parse().unwrap()).to_string(),
-            "fe161a1c-1a7e-5296-a816-601e551693b8"
-        );
-        assert_ne!(
-            issue_id(coupon, &"alice".parse().unwrap()),
-            issue_id(coupon, &"Alice".parse().unwrap())
-        );
+        assert_eq!(issue_id(coupon, &"alice".parse().unwrap()).to_string(), "fe161a1c-1a7e-5296-a816-601e551693b8");
+        assert_ne!(issue_id(coupon, &"alice".parse().unwrap()), issue_id(coupon, &"Alice".parse().unwrap()));
     }
 }

@@ -36,12 +36,7 @@ pub enum Body {
     /// The coupon is created or changed.
     Terms(Terms),
     /// A win is taken back: only the one with this sequence.
-    Revoke {
-        user_id: UserId,
-        sequence: Sequence,
-        reason: String,
-        at: EpochMillis,
-    },
+    Revoke { user_id: UserId, sequence: Sequence, reason: String, at: EpochMillis },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -91,10 +86,7 @@ pub enum StopReason {
 /// # Errors
 /// Only if JSON cannot be written, which no value of these types causes.
 pub fn encode(body: &Body) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec(&Envelope {
-        v: WRITE_VERSION,
-        body: std::borrow::Cow::Borrowed(body),
-    })
+    serde_json::to_vec(&Envelope { v: WRITE_VERSION, body: std::borrow::Cow::Borrowed(body) })
 }
 
 /// Reads one message of `partition` (of `partitions`).

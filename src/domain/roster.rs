@@ -71,22 +71,13 @@ impl From<UserState> for Packed {
 
 impl From<Packed> for UserState {
     fn from(packed: Packed) -> Self {
-        if packed.0 < 0 {
-            Self::Revoked(-packed.0)
-        } else {
-            Self::Holder(packed.0)
-        }
+        if packed.0 < 0 { Self::Revoked(-packed.0) } else { Self::Holder(packed.0) }
     }
 }
 
 impl<K: Eq + Hash, S: BuildHasher + Default> Default for Roster<K, S> {
     fn default() -> Self {
-        Self {
-            terms: None,
-            issued: 0,
-            next_sequence: 1,
-            users: HashMap::default(),
-        }
+        Self { terms: None, issued: 0, next_sequence: 1, users: HashMap::default() }
     }
 }
 
@@ -94,12 +85,7 @@ impl<K: Eq + Hash, S: BuildHasher + Default> Roster<K, S> {
     /// A roster as a ledger recorded it; users follow by [`Roster::remember`].
     #[must_use]
     pub fn restore(terms: Terms, issued: i64, next_sequence: Sequence) -> Self {
-        Self {
-            terms: Some(terms),
-            issued,
-            next_sequence,
-            users: HashMap::default(),
-        }
+        Self { terms: Some(terms), issued, next_sequence, users: HashMap::default() }
     }
 
     /// Puts in what the ledger says of a user. Does not count: `issued` is part of [`Roster::restore`].

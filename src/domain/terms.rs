@@ -28,9 +28,7 @@ impl Status {
 
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Open, Self::Paused, Self::Closed]
-            .into_iter()
-            .find(|status| status.as_str() == text)
+        [Self::Open, Self::Paused, Self::Closed].into_iter().find(|status| status.as_str() == text)
     }
 }
 
@@ -102,10 +100,7 @@ pub struct FieldFault {
 
 impl FieldFault {
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            message: message.into(),
-        }
+        Self { field: field.into(), message: message.into() }
     }
 }
 
@@ -224,10 +219,7 @@ impl Terms {
 fn check_text(faults: &mut Vec<FieldFault>, field: &str, text: &str, most: usize) {
     let chars = text.chars().count();
     if text.trim().is_empty() || chars > most || text.chars().any(char::is_control) {
-        faults.push(FieldFault::new(
-            field,
-            format!("must be 1 to {most} characters, not blank, without control characters"),
-        ));
+        faults.push(FieldFault::new(field, format!("must be 1 to {most} characters, not blank, without control characters")));
     }
 }
 

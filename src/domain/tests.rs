@@ -27,11 +27,7 @@ fn terms(version: i64, total_quantity: i64, status: Status) -> Terms {
 }
 
 fn issue(user_id: UserId) -> Body {
-    Body::Issue {
-        user_id,
-        at: 1,
-        trace_id: String::new(),
-    }
+    Body::Issue { user_id, at: 1, trace_id: String::new() }
 }
 
 fn any_status() -> impl Strategy<Value = Status> {
@@ -175,10 +171,7 @@ fn a_record_in_the_wrong_partition_is_skipped() {
     let right = partition_of(coupon, 60);
     let value = encode(&issue(user(1))).unwrap();
     let wrong = (right + 1) % 60;
-    assert_eq!(
-        decode(wrong, 60, coupon.to_string().as_bytes(), &value),
-        Ok(Decoded::Skip(SkipReason::WrongPartition { expected: right }))
-    );
+    assert_eq!(decode(wrong, 60, coupon.to_string().as_bytes(), &value), Ok(Decoded::Skip(SkipReason::WrongPartition { expected: right })));
 }
 
 #[test]

@@ -32,13 +32,7 @@ pub async fn pass(journal: &dyn Journal, partition: Partition, shard: &Shard, de
                 }
             }
         };
-        shard
-            .applied
-            .subscribe()
-            .wait_for(|applied| *applied >= end)
-            .await
-            .map(drop)
-            .map_err(|_| BarrierFailed)
+        shard.applied.subscribe().wait_for(|applied| *applied >= end).await.map(drop).map_err(|_| BarrierFailed)
     };
     timeout_at(deadline, passing).await.map_err(|_| BarrierFailed)?
 }

@@ -131,12 +131,7 @@ impl Follower {
         let Some(terms) = entry.roster.terms() else {
             return Standing::Unknown;
         };
-        Standing::Open {
-            total: terms.total_quantity,
-            issued: entry.roster.issued(),
-            opens_at: terms.opens_at,
-            closes_at: terms.closes_at,
-        }
+        Standing::Open { total: terms.total_quantity, issued: entry.roster.issued(), opens_at: terms.opens_at, closes_at: terms.closes_at }
     }
 
     /// Whether a "no" about this coupon may be given from memory.
@@ -175,14 +170,7 @@ impl Follower {
         let waiting = entry.waiters.entry(key).or_default();
         let first = waiting.is_empty();
         waiting.push(Waiter { id, sender });
-        Some(UserWait {
-            follower: Arc::clone(self),
-            coupon,
-            key,
-            id,
-            first,
-            receiver,
-        })
+        Some(UserWait { follower: Arc::clone(self), coupon, key, id, first, receiver })
     }
 
     /// Registers a wait for what becomes of a change; true when it applied. Register before the append.
@@ -190,22 +178,13 @@ impl Follower {
     pub fn wait_for_change(self: &Arc<Self>, coupon: CouponId, change_id: Uuid) -> ChangeWait {
         let (sender, receiver) = oneshot::channel();
         self.shard(coupon).lock().change_waiters.insert(change_id, sender);
-        ChangeWait {
-            follower: Arc::clone(self),
-            coupon,
-            change_id,
-            receiver,
-        }
+        ChangeWait { follower: Arc::clone(self), coupon, change_id, receiver }
     }
 
     /// Notified when the answer to new users of this coupon changes (sold out, terms, a slot given back).
     #[must_use]
     pub fn changes_of(&self, coupon: CouponId) -> Option<Arc<Notify>> {
-        self.shard(coupon)
-            .lock()
-            .coupons
-            .get(&coupon)
-            .map(|entry| Arc::clone(&entry.changed))
+        self.shard(coupon).lock().coupons.get(&coupon).map(|entry| Arc::clone(&entry.changed))
     }
 
     /// A permit to append past a gate that says full: at most as many at a time as the roster has left.
@@ -218,10 +197,7 @@ impl Follower {
         }
         entry.overflow += 1;
         drop(shard);
-        Some(OverflowPermit {
-            follower: Arc::clone(self),
-            coupon,
-        })
+        Some(OverflowPermit { follower: Arc::clone(self), coupon })
     }
 
     /// Waits until everything acknowledged before this call is applied. See [`barrier`].
@@ -248,9 +224,7 @@ impl Follower {
     /// Partitions whose reader stopped for good, with the reason.
     #[must_use]
     pub fn stopped(&self) -> Vec<(Partition, String)> {
-        (0..self.journal.partitions())
-            .filter_map(|partition| Some((partition, self.shard_at(partition).lock().stopped.clone()?)))
-            .collect()
+        (0..self.journal.partitions()).filter_map(|partition| Some((partition, self.shard_at(partition).lock().stopped.clone()?))).collect()
     }
 
     /// Age of the stalest partition's last caught-up fetch; `None` while one never caught up.
@@ -264,16 +238,9 @@ impl Follower {
 
     /// Sets the follower's gauges; called at a scrape.
     pub fn observe(&self) {
-        let behind: i64 = self
-            .shards
-            .iter()
-            .map(|shard| shard.lock())
-            .map(|shard| (shard.high_watermark - shard.next).max(0))
-            .sum();
+        let behind: i64 = self.shards.iter().map(|shard| shard.lock()).map(|shard| (shard.high_watermark - shard.next).max(0)).sum();
         self.metrics.follower_behind_records.set(behind);
-        self.metrics
-            .follower_fresh_seconds
-            .set(self.freshness().map_or(f64::INFINITY, |age| age.as_secs_f64()));
+        self.metrics.follower_fresh_seconds.set(self.freshness().map_or(f64::INFINITY, |age| age.as_secs_f64()));
     }
 
     /// Tails one partition until cancelled. A reader that must not go on stops here with an alarm and waits for the end.
@@ -288,9 +255,7 @@ impl Follower {
             let stop = match fetched {
                 Ok(fetched) => {
                     regressed_since = None;
-                    self.shard_at(partition)
-                        .apply(&fetched, partition, self.journal.partitions(), &self.hasher)
-                        .err()
+                    self.shard_at(partition).apply(&fetched, partition, self.journal.partitions(), &self.hasher).err()
                 }
                 Err(JournalError::OffsetOutOfRange { bounds, .. }) => match bounds {
                     Some(bounds) if bounds.end < next => {
@@ -298,10 +263,9 @@ impl Follower {
                         (since.elapsed() > self.options.end_regress)
                             .then(|| format!("the log ends at {} below the applied offset {next}: records were lost", bounds.end))
                     }
-                    Some(bounds) if bounds.begin > next => Some(format!(
-                        "the log begins at {} above the applied offset {next}: records were deleted unread",
-                        bounds.begin
-                    )),
+                    Some(bounds) if bounds.begin > next => {
+                        Some(format!("the log begins at {} above the applied offset {next}: records were deleted unread", bounds.begin))
+                    }
                     _ => None,
                 },
                 Err(JournalError::Damaged(what)) => Some(what),
@@ -315,10 +279,7 @@ impl Follower {
             };
             if let Some(reason) = stop {
                 tracing::error!(partition, %reason, "follower stopped this partition");
-                self.metrics
-                    .reader_stopped
-                    .with_label_values(&["follower", &partition.to_string()])
-                    .set(1);
+                self.metrics.reader_stopped.with_label_values(&["follower", &partition.to_string()]).set(1);
                 self.shard_at(partition).lock().stopped = Some(reason);
                 cancel.cancelled().await;
                 return;

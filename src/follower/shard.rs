@@ -34,11 +34,7 @@ pub struct Entry {
 impl Entry {
     pub fn state(&self) -> Option<CouponState> {
         let terms = self.roster.terms()?.clone();
-        Some(CouponState {
-            terms,
-            issued: self.roster.issued(),
-            next_sequence: self.roster.next_sequence(),
-        })
+        Some(CouponState { terms, issued: self.roster.issued(), next_sequence: self.roster.next_sequence() })
     }
 }
 
@@ -68,11 +64,7 @@ pub struct Shard {
 impl Shard {
     pub fn new(state: ShardState) -> Self {
         let applied = watch::Sender::new(state.next);
-        Self {
-            state: Mutex::new(state),
-            applied,
-            log_end: tokio::sync::Mutex::new(None),
-        }
+        Self { state: Mutex::new(state), applied, log_end: tokio::sync::Mutex::new(None) }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, ShardState> {

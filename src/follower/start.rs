@@ -41,10 +41,7 @@ struct Sink(Arc<Mutex<Loading>>);
 impl SnapshotSink for Sink {
     fn position(&mut self, position: Position) {
         let mut loading = lock(&self.0);
-        if let Some(state) = usize::try_from(position.partition)
-            .ok()
-            .and_then(|index| loading.states.get_mut(index))
-        {
+        if let Some(state) = usize::try_from(position.partition).ok().and_then(|index| loading.states.get_mut(index)) {
             state.next = position.next;
             loading.positions.push(position);
         }
@@ -53,14 +50,7 @@ impl SnapshotSink for Sink {
     fn coupon(&mut self, row: CouponRow, over: bool) {
         let roster = Holders::restore(row.terms, row.issued, row.next_sequence);
         if let Some(state) = lock(&self.0).state_of(row.coupon) {
-            state.coupons.insert(
-                row.coupon,
-                Entry {
-                    roster,
-                    over,
-                    ..Entry::default()
-                },
-            );
+            state.coupons.insert(row.coupon, Entry { roster, over, ..Entry::default() });
         }
     }
 
@@ -94,12 +84,7 @@ impl Follower {
         let partitions = journal.partitions();
         let hasher = UserHasher::random();
         let states = (0..partitions).map(|_| ShardState::default()).collect();
-        let loading = Arc::new(Mutex::new(Loading {
-            partitions,
-            hasher,
-            states,
-            positions: Vec::new(),
-        }));
+        let loading = Arc::new(Mutex::new(Loading { partitions, hasher, states, positions: Vec::new() }));
         ledger.snapshot(Box::new(Sink(Arc::clone(&loading)))).await?;
         let (states, positions) = {
             let mut loading = lock(&loading);
@@ -111,13 +96,7 @@ impl Follower {
             .try_collect::<Vec<()>>()
             .await?;
         let shards = states.into_iter().map(Shard::new).collect();
-        Ok(Arc::new(Self {
-            journal,
-            shards,
-            hasher,
-            options,
-            metrics,
-        }))
+        Ok(Arc::new(Self { journal, shards, hasher, options, metrics }))
     }
 
     /// Waits until every partition was applied up to the end it has now.
@@ -128,11 +107,7 @@ impl Follower {
         for partition in 0..self.journal.partitions() {
             let end = self.journal.bounds(partition).await?.end;
             let mut applied = self.applied_watch(partition);
-            applied
-                .wait_for(|applied| *applied >= end)
-                .await
-                .map(drop)
-                .map_err(|_| JournalError::Closed)?;
+            applied.wait_for(|applied| *applied >= end).await.map(drop).map_err(|_| JournalError::Closed)?;
         }
         Ok(())
     }
@@ -140,11 +115,7 @@ impl Follower {
 
 /// Compares the record below the ledger's offset with the fingerprint the ledger kept of it.
 async fn check_same_log(journal: &dyn Journal, position: Position, patience: Duration) -> Result<(), StartError> {
-    let Position {
-        partition,
-        next,
-        fingerprint: kept,
-    } = position;
+    let Position { partition, next, fingerprint: kept } = position;
     if next == 0 {
         return Ok(());
     }
@@ -171,9 +142,6 @@ async fn check_same_log(journal: &dyn Journal, position: Position, patience: Dur
     match fetched.records.first() {
         Some(record) if fingerprint(&record.key, &record.value) == kept => Ok(()),
         Some(_) => Err(other(format!("the record at offset {} is another one", next - 1))),
-        None => Err(StartError::Journal(JournalError::Unknown(format!(
-            "no record at offset {}",
-            next - 1
-        )))),
+        None => Err(StartError::Journal(JournalError::Unknown(format!("no record at offset {}", next - 1)))),
     }
 }

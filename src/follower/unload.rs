@@ -33,10 +33,7 @@ impl Follower {
         for shard in &self.shards {
             let shard = shard.lock();
             let over = shard.coupons.iter().filter(|(_, entry)| !entry.over);
-            closed.extend(
-                over.filter(|(_, entry)| entry.roster.terms().is_some_and(|t| t.status == Status::Closed))
-                    .map(|(id, _)| *id),
-            );
+            closed.extend(over.filter(|(_, entry)| entry.roster.terms().is_some_and(|t| t.status == Status::Closed)).map(|(id, _)| *id));
         }
         closed
     }

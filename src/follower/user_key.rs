@@ -24,9 +24,7 @@ pub struct UserHasher {
 
 impl UserHasher {
     pub fn random() -> Self {
-        Self {
-            keys: [RandomState::new().hash_one(1_u8), RandomState::new().hash_one(2_u8)],
-        }
+        Self { keys: [RandomState::new().hash_one(1_u8), RandomState::new().hash_one(2_u8)] }
     }
 
     pub fn key(&self, user: &UserId) -> UserKey {

@@ -18,18 +18,13 @@ pub struct LocalGate {
 
 impl Default for LocalGate {
     fn default() -> Self {
-        Self {
-            hash_key: Uuid::new_v4().into_bytes(),
-            members: Mutex::default(),
-        }
+        Self { hash_key: Uuid::new_v4().into_bytes(), members: Mutex::default() }
     }
 }
 
 impl std::fmt::Debug for LocalGate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LocalGate")
-            .field("coupons", &self.lock().len())
-            .finish_non_exhaustive()
+        f.debug_struct("LocalGate").field("coupons", &self.lock().len()).finish_non_exhaustive()
     }
 }
 

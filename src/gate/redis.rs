@@ -38,13 +38,7 @@ impl RedisGateOptions {
     /// The defaults: prefix `coupon:`, 8192 waiting asks, 50 users a call, no histogram.
     #[must_use]
     pub fn new(redis: RedisOptions) -> Self {
-        Self {
-            redis,
-            key_prefix: "coupon:".to_owned(),
-            queue: 8192,
-            batch: 50,
-            batch_size: None,
-        }
+        Self { redis, key_prefix: "coupon:".to_owned(), queue: 8192, batch: 50, batch_size: None }
     }
 }
 
@@ -109,9 +103,7 @@ impl Gate for RedisGate {
             return Err(away_already());
         }
         let (reply, verdict) = oneshot::channel();
-        self.queue
-            .try_send(Job { ask, reply })
-            .map_err(|_| Away("too many users wait for the gate".to_owned()))?;
+        self.queue.try_send(Job { ask, reply }).map_err(|_| Away("too many users wait for the gate".to_owned()))?;
         match timeout(self.shared.redis.command_timeout(), verdict).await {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(_)) => Err(Away("the gate is shutting down".to_owned())),
@@ -182,9 +174,7 @@ impl Shared {
                 _ => batches.push(vec![job]),
             }
         }
-        let batches = coupons
-            .into_iter()
-            .flat_map(|(coupon, batches)| batches.into_iter().map(move |batch| (coupon, batch)));
+        let batches = coupons.into_iter().flat_map(|(coupon, batches)| batches.into_iter().map(move |batch| (coupon, batch)));
         join_all(batches.map(|(coupon, batch)| self.ask(lane, coupon, batch))).await;
     }
 
@@ -207,10 +197,7 @@ impl Shared {
                 let mut codes = codes.into_iter();
                 for job in batch {
                     job.answer(
-                        codes
-                            .next()
-                            .and_then(verdict)
-                            .ok_or_else(|| Away("redis gave an answer the gate does not know".to_owned())),
+                        codes.next().and_then(verdict).ok_or_else(|| Away("redis gave an answer the gate does not know".to_owned())),
                     );
                 }
             }

@@ -12,12 +12,7 @@ use crate::redis::testing::{DEFAULT_URL, Server, free_port, url};
 use crate::redis::{RedisOptions, Script, connect};
 
 fn ask(coupon: CouponId, user: &str, total: i64, issued: i64) -> Ask {
-    Ask {
-        coupon,
-        user: user.parse().unwrap(),
-        total,
-        issued,
-    }
+    Ask { coupon, user: user.parse().unwrap(), total, issued }
 }
 
 async fn admit(gate: &dyn Gate, coupon: CouponId, user: &str, total: i64) -> Verdict {
@@ -38,10 +33,7 @@ async fn crowd(gate: &Arc<dyn Gate>, asks: impl IntoIterator<Item = Ask>) -> Vec
 }
 
 fn redis_options(url: &str) -> RedisGateOptions {
-    RedisGateOptions {
-        key_prefix: format!("test:{}:", Uuid::new_v4()),
-        ..RedisGateOptions::new(RedisOptions::new(url))
-    }
+    RedisGateOptions { key_prefix: format!("test:{}:", Uuid::new_v4()), ..RedisGateOptions::new(RedisOptions::new(url)) }
 }
 
 async fn redis_gate(mut options: RedisGateOptions) -> RedisGate {
@@ -113,11 +105,7 @@ async fn passes_again_after_a_restock(gate: Arc<dyn Gate>) {
     assert_eq!(admit(&*gate, coupon, "alice", 1).await, Verdict::Pass);
     assert_eq!(admit(&*gate, coupon, "bob", 1).await, Verdict::Full);
     assert_eq!(admit(&*gate, coupon, "bob", 2).await, Verdict::Pass);
-    assert_eq!(
-        admit(&*gate, coupon, "carol", 1).await,
-        Verdict::Full,
-        "and a lowered stock holds too"
-    );
+    assert_eq!(admit(&*gate, coupon, "carol", 1).await, Verdict::Full, "and a lowered stock holds too");
 }
 
 async fn lets_one_of_a_crowd_through(gate: Arc<dyn Gate>) {
@@ -197,9 +185,7 @@ async fn is_away_at_once(gate: &RedisGate, coupon: CouponId) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_was_never_there_is_away_at_once() {
     let start = Instant::now();
-    let gate = RedisGate::connect(redis_options(&format!("redis://127.0.0.1:{}", free_port())))
-        .await
-        .unwrap();
+    let gate = RedisGate::connect(redis_options(&format!("redis://127.0.0.1:{}", free_port()))).await.unwrap();
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     assert!(!gate.reachable());
     let (coupon, start) = (CouponId::random(), Instant::now());
@@ -214,9 +200,7 @@ async fn a_redis_that_swallows_connections_holds_up_nobody() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = silent.local_addr().unwrap().port();
     let start = Instant::now();
-    let gate = RedisGate::connect(redis_options(&format!("redis://127.0.0.1:{port}")))
-        .await
-        .unwrap();
+    let gate = RedisGate::connect(redis_options(&format!("redis://127.0.0.1:{port}"))).await.unwrap();
     assert!(start.elapsed() < Duration::from_millis(1_500), "{:?}", start.elapsed());
     is_away_at_once(&gate, CouponId::random()).await;
 }
@@ -243,17 +227,9 @@ async fn recovers_by_itself_from_a_redis_that_is_killed_and_comes_back_empty() {
         is_away_at_once(&gate, coupon).await;
         server.restart().await;
         let verdict = recovered(&gate, || ask(coupon, "alice", 10, 0)).await;
-        assert_eq!(
-            verdict,
-            Verdict::Pass,
-            "the set was lost, and the dead redis was sent nothing twice"
-        );
+        assert_eq!(verdict, Verdict::Pass, "the set was lost, and the dead redis was sent nothing twice");
         assert!(gate.reachable());
-        assert_eq!(
-            gate.admit(ask(coupon, "bob", 10, 10)).await.unwrap(),
-            Verdict::Full,
-            "the roster's count still holds"
-        );
+        assert_eq!(gate.admit(ask(coupon, "bob", 10, 10)).await.unwrap(), Verdict::Full, "the roster's count still holds");
         assert_eq!(gate.members(coupon).await.unwrap(), 1);
     }
 }
@@ -321,10 +297,7 @@ async fn survives_the_loss_of_its_script_and_of_its_keys() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_carry_the_prefix_and_never_expire() {
     let server = Server::start().await;
-    let options = RedisGateOptions {
-        key_prefix: "coupon:".to_owned(),
-        ..redis_options(&server.url())
-    };
+    let options = RedisGateOptions { key_prefix: "coupon:".to_owned(), ..redis_options(&server.url()) };
     let gate = redis_gate(options).await;
     let coupon = CouponId::random();
     admit(&gate, coupon, "alice", 1).await;
@@ -360,16 +333,8 @@ async fn a_full_queue_is_away_at_once_and_does_not_make_redis_unreachable() {
         let (crowd, ()) = tokio::join!(crowd, resume);
         crowd.into_iter().partition::<Vec<_>, _>(|(fast, _)| *fast)
     };
-    assert!(
-        !fast.is_empty()
-            && fast
-                .iter()
-                .all(|(_, answer)| answer.as_ref().is_err_and(|away| away.0.contains("wait")))
-    );
-    assert!(
-        answers.iter().all(|(_, answer)| matches!(answer, Ok(Verdict::Pass))),
-        "who was in the queue got an answer"
-    );
+    assert!(!fast.is_empty() && fast.iter().all(|(_, answer)| answer.as_ref().is_err_and(|away| away.0.contains("wait"))));
+    assert!(answers.iter().all(|(_, answer)| matches!(answer, Ok(Verdict::Pass))), "who was in the queue got an answer");
     assert!(gate.reachable());
 }
 

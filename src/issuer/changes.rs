@@ -138,12 +138,7 @@ impl Issuer {
     /// Not known in time: asking again settles it.
     pub async fn revoke(&self, coupon: CouponId, user: &UserId, sequence: Sequence, reason: &str) -> Result<(), Unavailable> {
         let deadline = Instant::now() + self.options.deadline;
-        let body = Body::Revoke {
-            user_id: user.clone(),
-            sequence,
-            reason: reason.to_owned(),
-            at: now_millis(),
-        };
+        let body = Body::Revoke { user_id: user.clone(), sequence, reason: reason.to_owned(), at: now_millis() };
         match timeout_at(deadline, self.append(coupon, &body)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Unavailable),
@@ -152,9 +147,5 @@ impl Issuer {
 }
 
 fn view_of(coupon: CouponId, state: CouponState) -> CouponView {
-    CouponView {
-        coupon,
-        terms: state.terms,
-        issued: state.issued,
-    }
+    CouponView { coupon, terms: state.terms, issued: state.issued }
 }

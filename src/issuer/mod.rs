@@ -116,10 +116,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            deadline: Duration::from_millis(1_800),
-            full_wait: Duration::from_millis(50),
-        }
+        Self { deadline: Duration::from_millis(1_800), full_wait: Duration::from_millis(50) }
     }
 }
 
@@ -146,15 +143,7 @@ impl Issuer {
         options: Options,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self {
-            follower,
-            journal,
-            gate,
-            fallback: LocalGate::new(),
-            ledger,
-            options,
-            metrics,
-        }
+        Self { follower, journal, gate, fallback: LocalGate::new(), ledger, options, metrics }
     }
 
     /// Asks for `coupon` in the name of `user`. Answers within the deadline.
@@ -172,9 +161,7 @@ impl Issuer {
         }
         match self.answer_from(coupon, user, standing).await {
             Some(answer) => answer,
-            None => timeout_at(deadline, self.ask_the_log(coupon, user, trace_id))
-                .await
-                .unwrap_or(IssueAnswer::Unavailable),
+            None => timeout_at(deadline, self.ask_the_log(coupon, user, trace_id)).await.unwrap_or(IssueAnswer::Unavailable),
         }
     }
 
@@ -182,19 +169,13 @@ impl Issuer {
     async fn answer_from(&self, coupon: CouponId, user: &UserId, standing: Standing) -> Option<IssueAnswer> {
         let no = match standing {
             Standing::Holder(sequence) => {
-                return Some(IssueAnswer::AlreadyIssued {
-                    issue_id: issue_id(coupon, user),
-                    sequence,
-                });
+                return Some(IssueAnswer::AlreadyIssued { issue_id: issue_id(coupon, user), sequence });
             }
             // The barrier was passed just before.
             Standing::Unknown => return Some(IssueAnswer::NotFound),
             Standing::Over => match self.ledger.issued(coupon, user).await {
                 Ok(Some(row)) => {
-                    return Some(IssueAnswer::AlreadyIssued {
-                        issue_id: issue_id(coupon, user),
-                        sequence: row.sequence,
-                    });
+                    return Some(IssueAnswer::AlreadyIssued { issue_id: issue_id(coupon, user), sequence: row.sequence });
                 }
                 Ok(None) => IssueAnswer::Closed,
                 Err(error) => {
@@ -214,11 +195,7 @@ impl Issuer {
                 }
             }
         };
-        Some(if self.follower.fresh(coupon) {
-            no
-        } else {
-            IssueAnswer::Unavailable
-        })
+        Some(if self.follower.fresh(coupon) { no } else { IssueAnswer::Unavailable })
     }
 
     /// The way past the gate into the log and back; bounded by the caller's deadline.
@@ -245,15 +222,7 @@ impl Issuer {
             if overflow.is_some() {
                 break;
             }
-            match self
-                .admit(Ask {
-                    coupon,
-                    user: user.clone(),
-                    total,
-                    issued,
-                })
-                .await
-            {
+            match self.admit(Ask { coupon, user: user.clone(), total, issued }).await {
                 Verdict::Pass | Verdict::Seen => break,
                 Verdict::Full => {}
             }
@@ -280,11 +249,7 @@ impl Issuer {
     }
 
     async fn append_and_wait(&self, coupon: CouponId, user: &UserId, trace_id: &str, wait: &mut UserWait) -> IssueAnswer {
-        let body = Body::Issue {
-            user_id: user.clone(),
-            at: now_millis(),
-            trace_id: trace_id.to_owned(),
-        };
+        let body = Body::Issue { user_id: user.clone(), at: now_millis(), trace_id: trace_id.to_owned() };
         let mut append = std::pin::pin!(self.append(coupon, &body));
         let appended = tokio::select! {
             // What the log shows counts, whether or not the acknowledgement came.
@@ -310,9 +275,7 @@ impl Issuer {
     /// What became of the user's request.
     pub async fn result_of(&self, coupon: CouponId, user: &UserId) -> ResultAnswer {
         let deadline = Instant::now() + self.options.deadline;
-        timeout_at(deadline, self.look_up_result(coupon, user, deadline))
-            .await
-            .unwrap_or(ResultAnswer::Unavailable)
+        timeout_at(deadline, self.look_up_result(coupon, user, deadline)).await.unwrap_or(ResultAnswer::Unavailable)
     }
 
     async fn look_up_result(&self, coupon: CouponId, user: &UserId, deadline: Instant) -> ResultAnswer {
@@ -333,36 +296,22 @@ impl Issuer {
         }
         let issue_id = issue_id(coupon, user);
         match (self.ledger.issued(coupon, user).await, standing) {
-            (Ok(Some(row)), _) => ResultAnswer::Issued {
-                issue_id,
-                sequence: row.sequence,
-                issued_at: row.issued_at,
-            },
-            (Ok(None), Standing::Holder(sequence)) => ResultAnswer::Pending {
-                issue_id,
-                sequence,
-                ahead: self.ahead_of(coupon, sequence).await,
-            },
+            (Ok(Some(row)), _) => ResultAnswer::Issued { issue_id, sequence: row.sequence, issued_at: row.issued_at },
+            (Ok(None), Standing::Holder(sequence)) => {
+                ResultAnswer::Pending { issue_id, sequence, ahead: self.ahead_of(coupon, sequence).await }
+            }
             (Ok(None), _) => ResultAnswer::NotRequested,
             // With the database away a holder is still a holder.
-            (Err(_), Standing::Holder(sequence)) => ResultAnswer::Pending {
-                issue_id,
-                sequence,
-                ahead: self.ahead_of(coupon, sequence).await,
-            },
+            (Err(_), Standing::Holder(sequence)) => {
+                ResultAnswer::Pending { issue_id, sequence, ahead: self.ahead_of(coupon, sequence).await }
+            }
             (Err(_), _) => ResultAnswer::Unavailable,
         }
     }
 
     /// How many wins of the coupon wait before this one: an estimate; 0 when the ledger does not tell.
     async fn ahead_of(&self, coupon: CouponId, sequence: Sequence) -> i64 {
-        let written = self
-            .ledger
-            .coupon(coupon)
-            .await
-            .ok()
-            .flatten()
-            .map_or(sequence, |row| row.next_sequence);
+        let written = self.ledger.coupon(coupon).await.ok().flatten().map_or(sequence, |row| row.next_sequence);
         (sequence - written).max(0)
     }
 }
@@ -379,14 +328,8 @@ const fn refused(refusal: Refusal) -> IssueAnswer {
 
 fn answer_of(coupon: CouponId, user: &UserId, seen: Option<Seen>) -> IssueAnswer {
     match seen {
-        Some(Seen::Won(sequence)) => IssueAnswer::Accepted {
-            issue_id: issue_id(coupon, user),
-            sequence,
-        },
-        Some(Seen::Holder(sequence)) => IssueAnswer::AlreadyIssued {
-            issue_id: issue_id(coupon, user),
-            sequence,
-        },
+        Some(Seen::Won(sequence)) => IssueAnswer::Accepted { issue_id: issue_id(coupon, user), sequence },
+        Some(Seen::Holder(sequence)) => IssueAnswer::AlreadyIssued { issue_id: issue_id(coupon, user), sequence },
         // Decided in the log itself: no freshness is needed.
         Some(Seen::Refused(refusal)) => refused(refusal),
         None => IssueAnswer::Unavailable,

@@ -55,11 +55,7 @@ pub enum JournalError {
     Unknown(String),
     /// The offset asked for is below the first retained or above the end.
     #[error("offset {asked} is out of the range {bounds:?} of partition {partition}")]
-    OffsetOutOfRange {
-        partition: Partition,
-        asked: Offset,
-        bounds: Option<Bounds>,
-    },
+    OffsetOutOfRange { partition: Partition, asked: Offset, bounds: Option<Bounds> },
     /// The answer skipped offsets, or the log is not what it was: never go on silently.
     #[error("the journal is damaged: {0}")]
     Damaged(String),

@@ -70,30 +70,17 @@ impl SqliteJournal {
     /// [`JournalError::Unknown`]: the file cannot be opened or written, or the writer thread cannot be started.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
         let mut writer = connect(path)?;
-        writer
-            .batch_execute(SCHEMA)
-            .map_err(|error| unknown("cannot create the journal table", &error))?;
-        let readers = Arc::new(Readers {
-            path: path.to_owned(),
-            idle: Mutex::new(Vec::new()),
-        });
+        writer.batch_execute(SCHEMA).map_err(|error| unknown("cannot create the journal table", &error))?;
+        let readers = Arc::new(Readers { path: path.to_owned(), idle: Mutex::new(Vec::new()) });
         let end = bounds(&mut writer)?.end;
         let (queue, appends) = mpsc::channel(QUEUE);
         let (end_sender, end) = watch::channel(end);
-        let writer = Writer {
-            path: path.to_owned(),
-            connection: Some(writer),
-            end: end_sender,
-        };
+        let writer = Writer { path: path.to_owned(), connection: Some(writer), end: end_sender };
         std::thread::Builder::new()
             .name("journal-writer".into())
             .spawn(move || writer.run(appends))
             .map_err(|error| unknown("cannot start the journal's writer", &error))?;
-        Ok(Self {
-            queue: Mutex::new(Some(queue)),
-            end,
-            readers,
-        })
+        Ok(Self { queue: Mutex::new(Some(queue)), end, readers })
     }
 }
 
@@ -106,13 +93,9 @@ fn unknown(what: &str, error: &dyn std::fmt::Display) -> JournalError {
 }
 
 fn connect(path: &Path) -> Result<SqliteConnection, JournalError> {
-    let text = path
-        .to_str()
-        .ok_or_else(|| JournalError::Unknown(format!("{} is not UTF-8", path.display())))?;
+    let text = path.to_str().ok_or_else(|| JournalError::Unknown(format!("{} is not UTF-8", path.display())))?;
     let mut connection = SqliteConnection::establish(text).map_err(|error| unknown(&format!("cannot open {text}"), &error))?;
-    connection
-        .batch_execute(PRAGMAS)
-        .map_err(|error| unknown(&format!("cannot prepare {text}"), &error))?;
+    connection.batch_execute(PRAGMAS).map_err(|error| unknown(&format!("cannot prepare {text}"), &error))?;
     Ok(connection)
 }
 
@@ -125,14 +108,10 @@ struct BoundsRow {
 }
 
 fn bounds(connection: &mut SqliteConnection) -> Result<Bounds, JournalError> {
-    let row: BoundsRow = diesel::sql_query(BOUNDS)
-        .get_result(connection)
-        .map_err(|error| unknown("cannot read the journal's end", &error))?;
+    let row: BoundsRow =
+        diesel::sql_query(BOUNDS).get_result(connection).map_err(|error| unknown("cannot read the journal's end", &error))?;
     let end = row.last.unwrap_or(0);
-    Ok(Bounds {
-        begin: row.first.map_or(end, |first| first - 1),
-        end,
-    })
+    Ok(Bounds { begin: row.first.map_or(end, |first| first - 1), end })
 }
 
 /// The thread that writes.
@@ -179,11 +158,7 @@ impl Writer {
         let end = connection.immediate_transaction(|connection| -> Result<Option<i64>, diesel::result::Error> {
             for append in group {
                 diesel::insert_into(journal::table)
-                    .values((
-                        journal::coupon_id.eq(append.coupon.to_string()),
-                        journal::value.eq(&append.value),
-                        journal::at.eq(at),
-                    ))
+                    .values((journal::coupon_id.eq(append.coupon.to_string()), journal::value.eq(&append.value), journal::at.eq(at)))
                     .execute(connection)?;
             }
             journal::table.select(diesel::dsl::max(journal::position)).first(connection)
@@ -245,62 +220,45 @@ fn read(connection: &mut SqliteConnection, from: Offset, max_bytes: usize) -> Re
             Self(unknown("read failed", &error))
         }
     }
-    let outcome = connection.transaction(|connection| -> Result<_, Failed> {
-        let bounds = bounds(connection).map_err(Failed)?;
-        if from < bounds.begin || from > bounds.end {
-            return Err(Failed(JournalError::OffsetOutOfRange {
-                partition: 0,
-                asked: from,
-                bounds: Some(bounds),
-            }));
-        }
-        let mut records = Vec::new();
-        let mut bytes = 0;
-        let mut expected = from;
-        if from < bounds.end {
-            let rows = journal::table
-                .filter(journal::position.gt(from))
-                .order(journal::position.asc())
-                .limit(FETCH_ROWS)
-                .load_iter::<(i64, String, Vec<u8>, i64), _>(connection)?;
-            for row in rows {
-                let (position, key, value, at) = row?;
-                if !records.is_empty() && bytes + value.len() > max_bytes {
-                    break;
-                }
-                let offset = position - 1;
-                if offset != expected {
-                    return Err(Failed(JournalError::Damaged(format!(
-                        "offset {offset} follows where {expected} was expected"
-                    ))));
-                }
-                expected += 1;
-                bytes += value.len();
-                records.push(RawRecord {
-                    offset,
-                    key: key.into_bytes(),
-                    value,
-                    at,
-                });
+    let outcome =
+        connection.transaction(|connection| -> Result<_, Failed> {
+            let bounds = bounds(connection).map_err(Failed)?;
+            if from < bounds.begin || from > bounds.end {
+                return Err(Failed(JournalError::OffsetOutOfRange { partition: 0, asked: from, bounds: Some(bounds) }));
             }
-            if records.is_empty() {
-                return Err(Failed(JournalError::Damaged(format!(
-                    "no record at offset {from} below the end {}",
-                    bounds.end
-                ))));
+            let mut records = Vec::new();
+            let mut bytes = 0;
+            let mut expected = from;
+            if from < bounds.end {
+                let rows = journal::table
+                    .filter(journal::position.gt(from))
+                    .order(journal::position.asc())
+                    .limit(FETCH_ROWS)
+                    .load_iter::<(i64, String, Vec<u8>, i64), _>(connection)?;
+                for row in rows {
+                    let (position, key, value, at) = row?;
+                    if !records.is_empty() && bytes + value.len() > max_bytes {
+                        break;
+                    }
+                    let offset = position - 1;
+                    if offset != expected {
+                        return Err(Failed(JournalError::Damaged(format!("offset {offset} follows where {expected} was expected"))));
+                    }
+                    expected += 1;
+                    bytes += value.len();
+                    records.push(RawRecord { offset, key: key.into_bytes(), value, at });
+                }
+                if records.is_empty() {
+                    return Err(Failed(JournalError::Damaged(format!("no record at offset {from} below the end {}", bounds.end))));
+                }
             }
-        }
-        Ok((records, bounds.end))
-    });
+            Ok((records, bounds.end))
+        });
     outcome.map_err(|Failed(error)| error)
 }
 
 fn check(partition: Partition) -> Result<(), JournalError> {
-    if partition == 0 {
-        Ok(())
-    } else {
-        Err(JournalError::Damaged(format!("there is no partition {partition}, only 0")))
-    }
+    if partition == 0 { Ok(()) } else { Err(JournalError::Damaged(format!("there is no partition {partition}, only 0"))) }
 }
 
 #[async_trait]
@@ -336,11 +294,7 @@ impl Journal for SqliteJournal {
             let sent_at = Instant::now();
             let (records, high_watermark) = self.readers.with(move |connection| read(connection, from, max_bytes)).await?;
             if !records.is_empty() || last_look {
-                return Ok(Fetched {
-                    records,
-                    high_watermark,
-                    sent_at,
-                });
+                return Ok(Fetched { records, high_watermark, sent_at });
             }
             // The last look comes after the wait: another process may have appended.
             if let Ok(Err(_)) = tokio::time::timeout_at(deadline, end.changed()).await {
@@ -404,10 +358,7 @@ mod tests {
         assert_eq!(journal.bounds(0).await.unwrap(), Bounds { begin: 0, end: 10 });
         journal.append(0, coupon, vec![10]).await.unwrap();
         let fetched = journal.fetch(0, 0, 1 << 20, Duration::ZERO).await.unwrap();
-        assert_eq!(
-            fetched.records.iter().map(|record| record.value[0]).collect::<Vec<_>>(),
-            (0..=10).collect::<Vec<_>>()
-        );
+        assert_eq!(fetched.records.iter().map(|record| record.value[0]).collect::<Vec<_>>(), (0..=10).collect::<Vec<_>>());
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -419,17 +370,11 @@ mod tests {
         let mut connection = connect(&folder.path().join("journal.db")).unwrap();
         connection.batch_execute("DELETE FROM journal WHERE position IN (3, 5)").unwrap();
         for from in [0, 2, 4] {
-            assert!(
-                matches!(journal.fetch(0, from, 1 << 20, Duration::ZERO).await, Err(JournalError::Damaged(_))),
-                "{from}"
-            );
+            assert!(matches!(journal.fetch(0, from, 1 << 20, Duration::ZERO).await, Err(JournalError::Damaged(_))), "{from}");
         }
         connection.batch_execute("DELETE FROM journal WHERE position <= 3").unwrap();
         assert_eq!(journal.bounds(0).await.unwrap(), Bounds { begin: 3, end: 5 });
-        assert!(matches!(
-            journal.fetch(0, 2, 1 << 20, Duration::ZERO).await,
-            Err(JournalError::OffsetOutOfRange { .. })
-        ));
+        assert!(matches!(journal.fetch(0, 2, 1 << 20, Duration::ZERO).await, Err(JournalError::OffsetOutOfRange { .. })));
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -437,13 +382,8 @@ mod tests {
         let (folder, journal) = open();
         journal.append(0, CouponId::random(), vec![0]).await.unwrap();
         let mut connection = connect(&folder.path().join("journal.db")).unwrap();
-        connection
-            .batch_execute("CREATE TRIGGER full BEFORE INSERT ON journal BEGIN SELECT RAISE(FAIL, 'disk full'); END")
-            .unwrap();
-        assert!(matches!(
-            journal.append(0, CouponId::random(), vec![1]).await,
-            Err(JournalError::Unknown(_))
-        ));
+        connection.batch_execute("CREATE TRIGGER full BEFORE INSERT ON journal BEGIN SELECT RAISE(FAIL, 'disk full'); END").unwrap();
+        assert!(matches!(journal.append(0, CouponId::random(), vec![1]).await, Err(JournalError::Unknown(_))));
         connection.batch_execute("DROP TRIGGER full").unwrap();
         journal.append(0, CouponId::random(), vec![2]).await.unwrap();
         assert_eq!(journal.fetch(0, 1, 1 << 20, Duration::ZERO).await.unwrap().records[0].value, [2]);

@@ -116,21 +116,14 @@ async fn two_fetches_at_once(journal: &dyn Journal) {
     };
     let (waited, took) = tokio::join!(journal.fetch(0, from, BYTES, Duration::from_secs(2)), read_old);
     assert!(waited.unwrap().records.is_empty());
-    assert!(
-        took < Duration::from_millis(1_500),
-        "a reader waited for the long poll of another: {took:?}"
-    );
+    assert!(took < Duration::from_millis(1_500), "a reader waited for the long poll of another: {took:?}");
 }
 
 async fn offsets_outside_are_errors(journal: &dyn Journal) {
     let bounds = journal.bounds(0).await.unwrap();
     for asked in [bounds.end + 5, bounds.begin - 1] {
         match journal.fetch(0, asked, BYTES, Duration::from_millis(100)).await {
-            Err(JournalError::OffsetOutOfRange {
-                partition: 0,
-                asked: told,
-                bounds: Some(range),
-            }) => {
+            Err(JournalError::OffsetOutOfRange { partition: 0, asked: told, bounds: Some(range) }) => {
                 assert_eq!((told, range), (asked, bounds));
             }
             other => panic!("{asked}: {other:?}"),
@@ -145,12 +138,7 @@ async fn keeps_coupons_apart(journal: &dyn Journal) {
         starts.push(end(journal, partition).await);
     }
     let coupons: Vec<CouponId> = (0..40).map(|_| CouponId::random()).collect();
-    let outcomes = join_all(
-        coupons
-            .iter()
-            .map(|coupon| journal.append(partition_of(*coupon, partitions), *coupon, b"one".to_vec())),
-    )
-    .await;
+    let outcomes = join_all(coupons.iter().map(|coupon| journal.append(partition_of(*coupon, partitions), *coupon, b"one".to_vec()))).await;
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     let mut seen = HashSet::new();
     for (partition, start) in (0..partitions).zip(starts) {
@@ -175,11 +163,7 @@ async fn lands_exactly_what_it_acknowledges(journal: &dyn Journal) {
         value
     };
     let outcomes = join_all((0..COUNT).map(|number| journal.append(partition, coupon, value(number)))).await;
-    assert!(
-        outcomes.iter().all(Result::is_ok),
-        "{:?}",
-        outcomes.iter().find(|outcome| outcome.is_err())
-    );
+    assert!(outcomes.iter().all(Result::is_ok), "{:?}", outcomes.iter().find(|outcome| outcome.is_err()));
     let count = usize::try_from(COUNT).unwrap();
     let records = read(journal, partition, from, count).await;
     let seen: HashSet<Vec<u8>> = records.into_iter().map(|record| record.value).collect();
@@ -206,9 +190,6 @@ async fn takes_nothing_once_closed(journal: &dyn Journal) {
     let started = Instant::now();
     journal.close().await;
     assert!(started.elapsed() < Duration::from_secs(2));
-    assert!(matches!(
-        journal.append(partition, CouponId::random(), vec![1]).await,
-        Err(JournalError::Closed)
-    ));
+    assert!(matches!(journal.append(partition, CouponId::random(), vec![1]).await, Err(JournalError::Closed)));
     assert_eq!(end(journal, partition).await, from + 1);
 }

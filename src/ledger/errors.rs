@@ -36,11 +36,7 @@ impl From<Fault> for LedgerError {
 const TOTAL_GUARD: &str = "coupons_issued_within_total";
 
 fn refused(text: String) -> Fault {
-    if text.contains(TOTAL_GUARD) {
-        Fault::Guard(text)
-    } else {
-        Fault::Data(text)
-    }
+    if text.contains(TOTAL_GUARD) { Fault::Guard(text) } else { Fault::Data(text) }
 }
 
 /// Errors that neither database needs to explain; `None`: look closer.
@@ -88,11 +84,7 @@ pub(super) fn mysql(error: &Error, diagnosis: Option<&Diagnosis>) -> Fault {
 
 /// Without a number: the few texts that ask for a retry, everything else is an outage.
 fn mysql_text(text: String) -> Fault {
-    if text.contains("try restarting transaction") {
-        Fault::Retry(text)
-    } else {
-        Fault::Down(text)
-    }
+    if text.contains("try restarting transaction") { Fault::Retry(text) } else { Fault::Down(text) }
 }
 
 /// Texts of SQLite that speak of the file or the machine, not of the row.
@@ -142,13 +134,7 @@ mod tests {
     }
 
     fn by_number(number: i64) -> Fault {
-        mysql(
-            &unknown("text"),
-            Some(&Diagnosis {
-                number,
-                sqlstate: "HY000".into(),
-            }),
-        )
+        mysql(&unknown("text"), Some(&Diagnosis { number, sqlstate: "HY000".into() }))
     }
 
     #[test]
@@ -165,16 +151,7 @@ mod tests {
         assert!(matches!(by_number(1146), Fault::Schema(_)));
         assert!(matches!(mysql(&unknown("connection closed"), None), Fault::Down(_)));
         let check = unknown("CONSTRAINT `coupons_issued_within_total` failed");
-        assert!(matches!(
-            mysql(
-                &check,
-                Some(&Diagnosis {
-                    number: 4025,
-                    sqlstate: "23000".into()
-                })
-            ),
-            Fault::Guard(_)
-        ));
+        assert!(matches!(mysql(&check, Some(&Diagnosis { number: 4025, sqlstate: "23000".into() })), Fault::Guard(_)));
     }
 
     #[test]

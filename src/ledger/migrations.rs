@@ -12,10 +12,7 @@ pub(super) const MYSQL: EmbeddedMigrations = embed_migrations!("migrations/mysql
 /// The migrations of `source` as (version, name).
 pub(super) fn embedded<DB: Backend>(source: &EmbeddedMigrations) -> Result<Vec<(String, String)>, Fault> {
     let migrations: Vec<Box<dyn Migration<DB>>> = source.migrations().map_err(|error| Fault::Schema(error.to_string()))?;
-    Ok(migrations
-        .iter()
-        .map(|migration| (migration.name().version().to_string(), migration.name().to_string()))
-        .collect())
+    Ok(migrations.iter().map(|migration| (migration.name().version().to_string(), migration.name().to_string())).collect())
 }
 
 /// Runs what is pending, oldest first; returns the names.

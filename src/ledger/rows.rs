@@ -86,13 +86,7 @@ impl TryFrom<CouponRaw> for CouponRow {
 
     fn try_from(raw: CouponRaw) -> Result<Self, Fault> {
         let (coupon, partition, issued, next_sequence) = (coupon_id(&raw.coupon_id)?, raw.part, raw.issued, raw.next_sequence);
-        Ok(Self {
-            coupon,
-            partition,
-            terms: terms_of!(raw)?,
-            issued,
-            next_sequence,
-        })
+        Ok(Self { coupon, partition, terms: terms_of!(raw)?, issued, next_sequence })
     }
 }
 
@@ -138,11 +132,7 @@ impl TryFrom<TermsRaw> for TermsRow {
 
     fn try_from(raw: TermsRaw) -> Result<Self, Fault> {
         let (coupon, log_offset) = (coupon_id(&raw.coupon_id)?, raw.log_offset);
-        Ok(Self {
-            coupon,
-            terms: terms_of!(raw)?,
-            log_offset,
-        })
+        Ok(Self { coupon, terms: terms_of!(raw)?, log_offset })
     }
 }
 
@@ -290,12 +280,9 @@ impl TryFrom<DeadLetterRaw> for DeadLetter {
 
     fn try_from(raw: DeadLetterRaw) -> Result<Self, Fault> {
         let win = match (raw.coupon_id, raw.user_id, raw.sequence, raw.requested_at) {
-            (Some(coupon), Some(user), Some(sequence), Some(requested_at)) => Some(DeadWin {
-                coupon: coupon_id(&coupon)?,
-                user: user_id(user)?,
-                sequence,
-                requested_at,
-            }),
+            (Some(coupon), Some(user), Some(sequence), Some(requested_at)) => {
+                Some(DeadWin { coupon: coupon_id(&coupon)?, user: user_id(user)?, sequence, requested_at })
+            }
             _ => None,
         };
         let state = DeadLetterState::parse(&raw.state)
@@ -325,11 +312,7 @@ pub(super) struct OffsetRaw {
 
 impl From<OffsetRaw> for Position {
     fn from(raw: OffsetRaw) -> Self {
-        Self {
-            partition: raw.part,
-            next: raw.next_offset,
-            fingerprint: raw.fingerprint,
-        }
+        Self { partition: raw.part, next: raw.next_offset, fingerprint: raw.fingerprint }
     }
 }
 

@@ -90,9 +90,7 @@ impl Session for SqliteSession {
 
 /// The value of a future that never waits.
 fn now<T>(future: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    future
-        .now_or_never()
-        .unwrap_or_else(|| Err(Fault::Down("a call of SQLite waited".to_owned())))
+    future.now_or_never().unwrap_or_else(|| Err(Fault::Down("a call of SQLite waited".to_owned())))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,11 +108,7 @@ struct Pool {
 
 impl Pool {
     fn new(size: usize, first: SqliteSession) -> Self {
-        Self {
-            permits: Arc::new(Semaphore::new(size)),
-            size,
-            idle: Mutex::new(vec![first]),
-        }
+        Self { permits: Arc::new(Semaphore::new(size)), size, idle: Mutex::new(vec![first]) }
     }
 
     fn take(&self) -> Option<SqliteSession> {
@@ -128,10 +122,7 @@ impl Pool {
     fn counts(&self) -> (u32, u32) {
         let used = self.size.saturating_sub(self.permits.available_permits());
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).len();
-        (
-            u32::try_from(used).unwrap_or(u32::MAX),
-            u32::try_from(used + idle).unwrap_or(u32::MAX),
-        )
+        (u32::try_from(used).unwrap_or(u32::MAX), u32::try_from(used + idle).unwrap_or(u32::MAX))
     }
 }
 
@@ -156,11 +147,7 @@ impl SqliteLedger {
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         let writer = Pool::new(1, SqliteSession::open(path, WRITER)?);
         let readers = Pool::new(READERS, SqliteSession::open(path, READER)?);
-        Ok(Self {
-            path: path.to_owned(),
-            writer: Arc::new(writer),
-            readers: Arc::new(readers),
-        })
+        Ok(Self { path: path.to_owned(), writer: Arc::new(writer), readers: Arc::new(readers) })
     }
 
     /// Runs `work` on a blocking thread. When the caller goes away it still runs to its end: the transaction commits or rolls back.
@@ -195,36 +182,30 @@ impl SqliteLedger {
 #[async_trait]
 impl Ledger for SqliteLedger {
     async fn migrate(&self) -> Result<Vec<String>, LedgerError> {
-        self.call(Access::Write, |session| migrations::run(&mut session.0, migrations::SQLITE))
-            .await
+        self.call(Access::Write, |session| migrations::run(&mut session.0, migrations::SQLITE)).await
     }
 
     async fn check_schema(&self) -> Result<(), LedgerError> {
         let embedded = migrations::embedded::<Sqlite>(&migrations::SQLITE)?;
-        self.call(Access::Read, move |session| now(ops::setup::check_schema(session, &embedded)))
-            .await
+        self.call(Access::Read, move |session| now(ops::setup::check_schema(session, &embedded))).await
     }
 
     async fn fix_partitions(&self, partitions: Partition) -> Result<Partition, LedgerError> {
-        self.call(Access::Write, move |session| now(ops::setup::fix_partitions(session, partitions)))
-            .await
+        self.call(Access::Write, move |session| now(ops::setup::fix_partitions(session, partitions))).await
     }
 
     async fn snapshot(&self, mut sink: Box<dyn SnapshotSink>) -> Result<(), LedgerError> {
-        self.call(Access::Read, move |session| now(ops::snapshot::snapshot(session, sink.as_mut())))
-            .await
+        self.call(Access::Read, move |session| now(ops::snapshot::snapshot(session, sink.as_mut()))).await
     }
 
     async fn load(&self, partitions: &[Partition], wanted: &HashMap<CouponId, Vec<UserId>>) -> Result<Loaded, LedgerError> {
         let (partitions, wanted) = (partitions.to_vec(), wanted.clone());
-        self.call(Access::Read, move |session| now(ops::reads::load(session, &partitions, &wanted)))
-            .await
+        self.call(Access::Read, move |session| now(ops::reads::load(session, &partitions, &wanted))).await
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Committed, LedgerError> {
         let batch = batch.clone();
-        self.call(Access::Write, move |session| now(ops::commit::commit(session, &batch)))
-            .await
+        self.call(Access::Write, move |session| now(ops::commit::commit(session, &batch))).await
     }
 
     async fn positions(&self) -> Result<Vec<Position>, LedgerError> {
@@ -233,41 +214,34 @@ impl Ledger for SqliteLedger {
 
     async fn claim(&self, owner: &str, lease: Duration) -> Result<Vec<Partition>, LedgerError> {
         let owner = owner.to_owned();
-        self.call(Access::Write, move |session| now(ops::claims::claim(session, &owner, lease)))
-            .await
+        self.call(Access::Write, move |session| now(ops::claims::claim(session, &owner, lease))).await
     }
 
     async fn release(&self, owner: &str) -> Result<(), LedgerError> {
         let owner = owner.to_owned();
-        self.call(Access::Write, move |session| now(ops::claims::release(session, &owner)))
-            .await
+        self.call(Access::Write, move |session| now(ops::claims::release(session, &owner))).await
     }
 
     async fn coupon(&self, coupon: CouponId) -> Result<Option<CouponRow>, LedgerError> {
-        self.call(Access::Read, move |session| now(ops::reads::coupon(session, coupon)))
-            .await
+        self.call(Access::Read, move |session| now(ops::reads::coupon(session, coupon))).await
     }
 
     async fn issued(&self, coupon: CouponId, user: &UserId) -> Result<Option<IssuedRow>, LedgerError> {
         let user = user.clone();
-        self.call(Access::Read, move |session| now(ops::reads::issued(session, coupon, &user)))
-            .await
+        self.call(Access::Read, move |session| now(ops::reads::issued(session, coupon, &user))).await
     }
 
     async fn unsettled(&self, coupon: CouponId) -> Result<i64, LedgerError> {
-        self.call(Access::Read, move |session| now(ops::letters::unsettled(session, coupon)))
-            .await
+        self.call(Access::Read, move |session| now(ops::letters::unsettled(session, coupon))).await
     }
 
     async fn coupons_of(&self, user: &UserId, page: Page<(EpochMillis, CouponId)>) -> Result<Vec<(IssuedRow, Terms)>, LedgerError> {
         let user = user.clone();
-        self.call(Access::Read, move |session| now(ops::reads::coupons_of(session, &user, &page)))
-            .await
+        self.call(Access::Read, move |session| now(ops::reads::coupons_of(session, &user, &page))).await
     }
 
     async fn dead_letters(&self, state: Option<DeadLetterState>, page: Page<i64>) -> Result<Vec<DeadLetter>, LedgerError> {
-        self.call(Access::Read, move |session| now(ops::letters::list(session, state, &page)))
-            .await
+        self.call(Access::Read, move |session| now(ops::letters::list(session, state, &page))).await
     }
 
     async fn dead_letter(&self, id: i64) -> Result<Option<DeadLetter>, LedgerError> {
@@ -279,20 +253,15 @@ impl Ledger for SqliteLedger {
     }
 
     async fn replay(&self, id: i64) -> Result<ReplayOutcome, LedgerError> {
-        self.call(Access::Write, move |session| now(ops::letters::replay(session, id)))
-            .await
+        self.call(Access::Write, move |session| now(ops::letters::replay(session, id))).await
     }
 
     async fn abandon(&self, id: i64) -> Result<Option<DeadLetter>, LedgerError> {
-        self.call(Access::Write, move |session| now(ops::letters::abandon(session, id)))
-            .await
+        self.call(Access::Write, move |session| now(ops::letters::abandon(session, id))).await
     }
 
     async fn audit_view(&self, partition: Partition, coupon: Option<CouponId>) -> Result<AuditView, LedgerError> {
-        self.call(Access::Read, move |session| {
-            now(ops::snapshot::audit_view(session, partition, coupon))
-        })
-        .await
+        self.call(Access::Read, move |session| now(ops::snapshot::audit_view(session, partition, coupon))).await
     }
 
     async fn self_check(&self) -> Result<Vec<(String, Uuid, String)>, LedgerError> {

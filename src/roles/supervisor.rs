@@ -84,11 +84,7 @@ impl std::fmt::Debug for Supervisor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let tasks: Vec<_> = self.tasks.iter().map(|task| task.name).collect();
         let stages: Vec<_> = self.stages.iter().map(|stage| stage.name).collect();
-        f.debug_struct("Supervisor")
-            .field("grace", &self.grace)
-            .field("tasks", &tasks)
-            .field("stages", &stages)
-            .finish_non_exhaustive()
+        f.debug_struct("Supervisor").field("grace", &self.grace).field("tasks", &tasks).field("stages", &stages).finish_non_exhaustive()
     }
 }
 
@@ -96,12 +92,7 @@ impl Supervisor {
     /// `grace` bounds the whole shutdown.
     #[must_use]
     pub fn new(grace: Duration) -> Self {
-        Self {
-            grace,
-            systemd: Systemd::default(),
-            tasks: Vec::new(),
-            stages: Vec::new(),
-        }
+        Self { grace, systemd: Systemd::default(), tasks: Vec::new(), stages: Vec::new() }
     }
 
     /// Tells systemd.
@@ -139,34 +130,21 @@ impl Supervisor {
     {
         let cancel = CancellationToken::new();
         let future = Box::pin(start(cancel.clone()));
-        self.tasks.push(Task {
-            name,
-            need,
-            cancel,
-            future,
-        });
+        self.tasks.push(Task { name, need, cancel, future });
         self
     }
 
     /// The next stage of the shutdown: runs `work`, for at most `bound`.
     #[must_use]
     pub fn on_shutdown(mut self, name: &'static str, bound: Duration, work: impl Future<Output = ()> + Send + 'static) -> Self {
-        self.stages.push(Stage {
-            name,
-            bound,
-            work: Work::Run(Box::pin(work)),
-        });
+        self.stages.push(Stage { name, bound, work: Work::Run(Box::pin(work)) });
         self
     }
 
     /// The next stage of the shutdown: cancels the tasks of this name and waits for their end, for at most `bound`; then aborts them.
     #[must_use]
     pub fn stop_task(mut self, name: &'static str, bound: Duration) -> Self {
-        self.stages.push(Stage {
-            name,
-            bound,
-            work: Work::StopTask,
-        });
+        self.stages.push(Stage { name, bound, work: Work::StopTask });
         self
     }
 
@@ -221,17 +199,8 @@ struct Running {
 
 impl Running {
     fn start(tasks: Vec<Task>) -> Self {
-        let mut running = Self {
-            set: JoinSet::new(),
-            known: HashMap::new(),
-        };
-        for Task {
-            name,
-            need,
-            cancel,
-            future,
-        } in tasks
-        {
+        let mut running = Self { set: JoinSet::new(), known: HashMap::new() };
+        for Task { name, need, cancel, future } in tasks {
             let abort = running.set.spawn(future);
             running.known.insert(abort.id(), Known { name, need, cancel, abort });
         }

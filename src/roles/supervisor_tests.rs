@@ -140,28 +140,22 @@ async fn a_stage_out_of_time_does_not_hold_up_the_next() {
 #[tokio::test]
 async fn a_deaf_task_is_aborted_at_its_bound() {
     let diary = Diary::default();
-    let supervisor = Supervisor::new(LONG)
-        .required("deaf", forever)
-        .required("other", diary.until_cancelled("other"))
-        .stop_task("deaf", SHORT);
+    let supervisor =
+        Supervisor::new(LONG).required("deaf", forever).required("other", diary.until_cancelled("other")).stop_task("deaf", SHORT);
     assert_eq!(run(supervisor, 1).await, Outcome::Failed);
     assert_eq!(diary.entries(), ["other"]);
 }
 
 #[tokio::test]
 async fn the_grace_bounds_all_of_it() {
-    let supervisor = Supervisor::new(SHORT)
-        .required("deaf", forever)
-        .on_shutdown("stuck", LONG, std::future::pending());
+    let supervisor = Supervisor::new(SHORT).required("deaf", forever).on_shutdown("stuck", LONG, std::future::pending());
     let outcome = timeout(LONG / 2, run(supervisor, 1)).await;
     assert_eq!(outcome, Ok(Outcome::Failed));
 }
 
 #[tokio::test]
 async fn a_second_signal_exits_at_once() {
-    let supervisor = Supervisor::new(LONG)
-        .required("deaf", forever)
-        .on_shutdown("stuck", LONG, std::future::pending());
+    let supervisor = Supervisor::new(LONG).required("deaf", forever).on_shutdown("stuck", LONG, std::future::pending());
     let outcome = timeout(LONG / 2, run(supervisor, 2)).await;
     assert_eq!(outcome, Ok(Outcome::Forced));
 }
@@ -194,12 +188,10 @@ async fn systemd_hears_of_the_life() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let socket = tokio::net::UnixDatagram::bind(&path).unwrap();
-    let supervisor = Supervisor::new(LONG)
-        .systemd(Systemd::new(Some(path), None))
-        .required("task", |cancel| async move {
-            cancel.cancelled().await;
-            Ok(())
-        });
+    let supervisor = Supervisor::new(LONG).systemd(Systemd::new(Some(path), None)).required("task", |cancel| async move {
+        cancel.cancelled().await;
+        Ok(())
+    });
     assert_eq!(run(supervisor, 1).await, Outcome::Clean);
     let mut buffer = [0; 256];
     for word in ["READY=1", "STOPPING=1"] {

@@ -64,12 +64,7 @@ impl Health {
             return known.clone();
         }
         let reason = Mutex::new("starting".to_owned());
-        let condition = Condition(Arc::new(Inner {
-            name,
-            required,
-            ok: AtomicBool::new(false),
-            reason,
-        }));
+        let condition = Condition(Arc::new(Inner { name, required, ok: AtomicBool::new(false), reason }));
         conditions.push(condition.clone());
         condition
     }
@@ -82,10 +77,7 @@ impl Health {
     /// Whether every required condition is met and the process is not stopping.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !self.stopping.load(Ordering::Acquire)
-            && lock(&self.conditions)
-                .iter()
-                .all(|condition| condition.is_ok() || !condition.0.required)
+        !self.stopping.load(Ordering::Acquire) && lock(&self.conditions).iter().all(|condition| condition.is_ok() || !condition.0.required)
     }
 
     /// All there is to say.
@@ -93,11 +85,7 @@ impl Health {
     pub fn report(&self) -> Report {
         let checks: Vec<Check> = lock(&self.conditions).iter().map(Condition::check).collect();
         let stopping = self.stopping.load(Ordering::Acquire);
-        Report {
-            ready: !stopping && checks.iter().all(|check| check.ok || !check.required),
-            stopping,
-            checks,
-        }
+        Report { ready: !stopping && checks.iter().all(|check| check.ok || !check.required), stopping, checks }
     }
 }
 
@@ -127,12 +115,7 @@ impl Condition {
     fn check(&self) -> Check {
         // Under the lock `ok` and the reason belong together.
         let reason = lock(&self.0.reason);
-        Check {
-            name: self.0.name,
-            ok: self.is_ok(),
-            required: self.0.required,
-            detail: reason.clone(),
-        }
+        Check { name: self.0.name, ok: self.is_ok(), required: self.0.required, detail: reason.clone() }
     }
 }
 

@@ -58,30 +58,71 @@ impl Metrics {
                 metric
             }};
         }
-        let histogram = |name: &str, help: &str, buckets: &[f64]| {
-            Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))
-        };
+        let histogram =
+            |name: &str, help: &str, buckets: &[f64]| Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()));
         Ok(Self {
             issue_total: add!(IntCounterVec::new(Opts::new("coupon_issue_total", "Issue calls by result"), &["result"])),
             issue_seconds: add!(histogram("coupon_issue_seconds", "Seconds from an issue call to its answer", LATENCY)),
             gate_batch_size: add!(histogram("coupon_gate_batch_size", "Users of one script call at the gate", SIZES)),
-            gate_fallback_total: add!(IntCounter::new("coupon_gate_fallback_total", "Users judged by the local gate because Redis was away")),
-            journal_append_seconds: add!(histogram("coupon_journal_append_seconds", "Seconds from an append's queueing to its acknowledgement", LATENCY)),
-            follower_behind_records: add!(IntGauge::new("coupon_follower_behind_records", "Records below the high watermark this process has not applied")),
-            follower_fresh_seconds: add!(Gauge::new("coupon_follower_fresh_seconds", "Age of the stalest partition's last caught-up fetch; above 1 'no' is answered 503")),
+            gate_fallback_total: add!(IntCounter::new(
+                "coupon_gate_fallback_total",
+                "Users judged by the local gate because Redis was away"
+            )),
+            journal_append_seconds: add!(histogram(
+                "coupon_journal_append_seconds",
+                "Seconds from an append's queueing to its acknowledgement",
+                LATENCY
+            )),
+            follower_behind_records: add!(IntGauge::new(
+                "coupon_follower_behind_records",
+                "Records below the high watermark this process has not applied"
+            )),
+            follower_fresh_seconds: add!(Gauge::new(
+                "coupon_follower_fresh_seconds",
+                "Age of the stalest partition's last caught-up fetch; above 1 'no' is answered 503"
+            )),
             ledger_rows_total: add!(IntCounter::new("coupon_ledger_rows_total", "Issued rows this process wrote")),
-            consumer_batch_seconds: add!(histogram("coupon_consumer_batch_seconds", "Seconds to load, decide and commit one batch", LATENCY)),
-            consumer_poll_interval_seconds: add!(histogram("coupon_consumer_poll_interval_seconds", "Seconds between two batches of a worker, limiter waits included", LATENCY)),
-            consumer_lag: add!(IntGaugeVec::new(Opts::new("coupon_consumer_lag", "Records of an owned partition not yet in the ledger"), &["partition"])),
-            consumer_oldest_seconds: add!(Gauge::new("coupon_consumer_oldest_seconds", "Age of the oldest record of an owned partition not yet in the ledger")),
+            consumer_batch_seconds: add!(histogram(
+                "coupon_consumer_batch_seconds",
+                "Seconds to load, decide and commit one batch",
+                LATENCY
+            )),
+            consumer_poll_interval_seconds: add!(histogram(
+                "coupon_consumer_poll_interval_seconds",
+                "Seconds between two batches of a worker, limiter waits included",
+                LATENCY
+            )),
+            consumer_lag: add!(IntGaugeVec::new(
+                Opts::new("coupon_consumer_lag", "Records of an owned partition not yet in the ledger"),
+                &["partition"]
+            )),
+            consumer_oldest_seconds: add!(Gauge::new(
+                "coupon_consumer_oldest_seconds",
+                "Age of the oldest record of an owned partition not yet in the ledger"
+            )),
             limiter_rate: add!(Gauge::new("coupon_limiter_rate", "Issuances a second the limiter allows over all consumers, 0 = no limit")),
             limiter_wait_seconds_total: add!(Counter::new("coupon_limiter_wait_seconds_total", "Seconds batches waited for permits")),
             dead_letters: add!(IntGaugeVec::new(Opts::new("coupon_dead_letters", "Dead letters by state"), &["state"])),
-            audit_violations: add!(IntGaugeVec::new(Opts::new("coupon_audit_violations", "Violations the last background check found, by kind"), &["kind"])),
-            pool_connections: add!(IntGaugeVec::new(Opts::new("coupon_pool_connections", "Connections to the ledger's database"), &["state"])),
-            http_requests_total: add!(IntCounterVec::new(Opts::new("coupon_http_requests_total", "HTTP answers by route template and status"), &["route", "status"])),
-            http_seconds: add!(HistogramVec::new(HistogramOpts::new("coupon_http_seconds", "Seconds to answer by route template").buckets(LATENCY.to_vec()), &["route"])),
-            reader_stopped: add!(IntGaugeVec::new(Opts::new("coupon_reader_stopped", "1 where a reader of a partition stopped and needs an operator"), &["reader", "partition"])),
+            audit_violations: add!(IntGaugeVec::new(
+                Opts::new("coupon_audit_violations", "Violations the last background check found, by kind"),
+                &["kind"]
+            )),
+            pool_connections: add!(IntGaugeVec::new(
+                Opts::new("coupon_pool_connections", "Connections to the ledger's database"),
+                &["state"]
+            )),
+            http_requests_total: add!(IntCounterVec::new(
+                Opts::new("coupon_http_requests_total", "HTTP answers by route template and status"),
+                &["route", "status"]
+            )),
+            http_seconds: add!(HistogramVec::new(
+                HistogramOpts::new("coupon_http_seconds", "Seconds to answer by route template").buckets(LATENCY.to_vec()),
+                &["route"]
+            )),
+            reader_stopped: add!(IntGaugeVec::new(
+                Opts::new("coupon_reader_stopped", "1 where a reader of a partition stopped and needs an operator"),
+                &["reader", "partition"]
+            )),
             gate_reachable: add!(IntGauge::new("coupon_gate_reachable", "1 while the gate answers, 0 while the local gate stands in")),
             registry,
         })

@@ -35,19 +35,12 @@ pub fn serve(listener: TcpListener, metrics: Arc<Metrics>, health: Arc<Health>, 
 }
 
 async fn livez() -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header((CACHE_CONTROL, "no-store"))
-        .content_type(ContentType::plaintext())
-        .body("ok\n")
+    HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).content_type(ContentType::plaintext()).body("ok\n")
 }
 
 async fn readyz(health: web::Data<Health>) -> HttpResponse {
     let report = health.report();
-    let mut answer = if report.ready {
-        HttpResponse::Ok()
-    } else {
-        HttpResponse::ServiceUnavailable()
-    };
+    let mut answer = if report.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
     answer.insert_header((CACHE_CONTROL, "no-store")).json(report)
 }
 

@@ -13,39 +13,21 @@ use crate::support::{Deployment, Parts, ask, crowd, eventually, users};
 #[tokio::test(flavor = "multi_thread")]
 async fn one_user_a_hundred_times_over_two_apis_gives_one_coupon_and_one_answer() {
     let deployment = Deployment::new(Parts::Distributed).await;
-    let (one, two, _consumer) = (
-        deployment.start("api").await,
-        deployment.start("api").await,
-        deployment.start("consumer").await,
-    );
+    let (one, two, _consumer) = (deployment.start("api").await, deployment.start("api").await, deployment.start("consumer").await);
     let coupon = deployment.create(&one.api, 10).await;
     let same = vec!["alice".to_owned(); 100];
     let tally = crowd(&deployment.http, &[one.api.clone(), two.api.clone()], &coupon, &same, true).await;
-    let given: HashSet<_> = tally
-        .answers
-        .iter()
-        .map(|answer| (answer.body["issue_id"].to_string(), answer.body["sequence"].to_string()))
-        .collect();
+    let given: HashSet<_> =
+        tally.answers.iter().map(|answer| (answer.body["issue_id"].to_string(), answer.body["sequence"].to_string())).collect();
     assert_eq!(given.len(), 1, "{:?}", tally.counts());
-    assert!(
-        tally
-            .answers
-            .iter()
-            .all(|answer| ["ACCEPTED", "ALREADY_ISSUED"].contains(&answer.result.as_str())),
-        "{:?}",
-        tally.counts()
-    );
+    assert!(tally.answers.iter().all(|answer| ["ACCEPTED", "ALREADY_ISSUED"].contains(&answer.result.as_str())), "{:?}", tally.counts());
     deployment.settles(&coupon, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coupon_is_issued_and_restocked_at_every_api_at_once() {
     let deployment = Deployment::new(Parts::Distributed).await;
-    let (one, two, _consumer) = (
-        deployment.start("api").await,
-        deployment.start("api").await,
-        deployment.start("consumer").await,
-    );
+    let (one, two, _consumer) = (deployment.start("api").await, deployment.start("api").await, deployment.start("consumer").await);
     let coupon = deployment.create(&one.api, 3).await;
     let first = ask(&deployment.http, &two.api, &coupon, "first").await;
     assert_eq!(first.result, "ACCEPTED", "created at one API, issued at another at once: {first:?}");
@@ -55,11 +37,9 @@ async fn a_coupon_is_issued_and_restocked_at_every_api_at_once() {
     deployment.patch(&one.api, &coupon, json!({"total_quantity": 6})).await;
     let restocked = Instant::now();
     for (api, user) in [(&two.api, "late-two"), (&one.api, "late-one")] {
-        eventually(
-            "restock is visible",
-            Duration::from_secs(1).saturating_sub(restocked.elapsed()),
-            async || (ask(&deployment.http, api, &coupon, user).await.result == "ACCEPTED").then_some(()),
-        )
+        eventually("restock is visible", Duration::from_secs(1).saturating_sub(restocked.elapsed()), async || {
+            (ask(&deployment.http, api, &coupon, user).await.result == "ACCEPTED").then_some(())
+        })
         .await;
     }
     deployment.settles(&coupon, 5).await;
@@ -92,11 +72,9 @@ async fn two_consumers_share_and_a_killed_one_is_taken_over_within_ten_seconds()
         let tally = crowd(&deployment.http, &[api.api.clone()], coupon, &users("b", 10), true).await;
         assert_eq!(tally.counts()["ACCEPTED"], 10);
     }
-    eventually(
-        "the other owns all six",
-        Duration::from_secs(10).saturating_sub(killed.elapsed()),
-        async || (owned(&two.ops).await == 6).then_some(()),
-    )
+    eventually("the other owns all six", Duration::from_secs(10).saturating_sub(killed.elapsed()), async || {
+        (owned(&two.ops).await == 6).then_some(())
+    })
     .await;
     for coupon in &coupons {
         deployment.settles(coupon, 20).await;
@@ -114,10 +92,7 @@ async fn an_unreadable_record_does_not_stop_its_neighbours() {
     let brokers = vec![deployment.env["COUPON__KAFKA__BROKERS"].clone()];
     let client = ClientBuilder::new(brokers).build().await.unwrap();
     for partition in 0..6 {
-        let partition = client
-            .partition_client(&deployment.topic, partition, UnknownTopicHandling::Error)
-            .await
-            .unwrap();
+        let partition = client.partition_client(&deployment.topic, partition, UnknownTopicHandling::Error).await.unwrap();
         let garbage = |key: &str, value: &[u8]| Record {
             key: Some(key.as_bytes().to_vec()),
             value: Some(value.to_vec()),
@@ -125,10 +100,7 @@ async fn an_unreadable_record_does_not_stop_its_neighbours() {
             timestamp: rskafka::chrono::DateTime::from_timestamp_millis(1_767_225_600_000).unwrap(),
         };
         partition
-            .produce(
-                vec![garbage(&coupon, b"\xff\xfe not json"), garbage("nobody", b"{}")],
-                Compression::NoCompression,
-            )
+            .produce(vec![garbage(&coupon, b"\xff\xfe not json"), garbage("nobody", b"{}")], Compression::NoCompression)
             .await
             .unwrap();
     }
@@ -150,15 +122,10 @@ async fn the_group_shows_the_lag_to_operators() {
     deployment.settles(&coupon, 10).await;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka.sh");
     let shown = eventually("the group has offsets", Duration::from_secs(60), async || {
-        let output = std::process::Command::new(script)
-            .args(["groups", "--describe", "--group", &deployment.topic])
-            .output()
-            .unwrap();
+        let output = std::process::Command::new(script).args(["groups", "--describe", "--group", &deployment.topic]).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         // 11 records: the terms and ten users, in one partition.
-        text.lines()
-            .any(|line| line.split_whitespace().any(|word| word == "11"))
-            .then_some(text)
+        text.lines().any(|line| line.split_whitespace().any(|word| word == "11")).then_some(text)
     })
     .await;
     assert!(shown.contains("LAG"), "{shown}");

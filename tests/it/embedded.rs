@@ -17,10 +17,7 @@ async fn a_kill_in_mid_crowd_loses_nobody_who_was_answered_yes() {
     let service = deployment.start("all").await;
     for answer in before.with("ACCEPTED") {
         let again = ask(&deployment.http, &service.api, &coupon, &answer.user).await;
-        assert_eq!(
-            (again.result.as_str(), &again.body["sequence"]),
-            ("ALREADY_ISSUED", &answer.body["sequence"])
-        );
+        assert_eq!((again.result.as_str(), &again.body["sequence"]), ("ALREADY_ISSUED", &answer.body["sequence"]));
     }
     let after = crowd(&deployment.http, &[service.api.clone()], &coupon, &users("u", 3_000), true).await;
     let counts = after.counts();
@@ -43,10 +40,7 @@ async fn a_data_folder_serves_one_process() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_configuration_names_every_fault() {
     let deployment = Deployment::new(Parts::Embedded).await;
-    let mut service = deployment.spawn(
-        "consumer",
-        &[("COUPON__API__IDENTITY", "jwt"), ("COUPON__JWT__HS256_SECRET", "short")],
-    );
+    let mut service = deployment.spawn("consumer", &[("COUPON__API__IDENTITY", "jwt"), ("COUPON__JWT__HS256_SECRET", "short")]);
     assert_eq!(service.wait(), Some(64));
     let log = std::fs::read_to_string(&service.log).unwrap();
     assert!(log.contains("role") && log.contains("hs256_secret"), "{log}");

@@ -11,10 +11,7 @@ async fn the_database_away_for_ten_seconds_loses_nothing() {
     let direct = deployment.env["COUPON__MYSQL__URL"].clone();
     let server = direct.split('@').nth(1).and_then(|rest| rest.split('/').next()).unwrap().to_owned();
     let proxy = Proxy::start(0, server.clone()).await;
-    deployment.env.insert(
-        "COUPON__MYSQL__URL".into(),
-        direct.replace(&server, &format!("127.0.0.1:{}", proxy.port)),
-    );
+    deployment.env.insert("COUPON__MYSQL__URL".into(), direct.replace(&server, &format!("127.0.0.1:{}", proxy.port)));
     let service = deployment.start("all").await;
     let coupon = deployment.create(&service.api, 600).await;
     let apis = [service.api.clone()];
@@ -22,21 +19,11 @@ async fn the_database_away_for_ten_seconds_loses_nothing() {
     proxy.cut();
     let cut = Instant::now();
     let during = crowd(&deployment.http, &apis, &coupon, &users("b", 200), false).await;
-    assert_eq!(
-        during.counts().get("ACCEPTED"),
-        Some(&200),
-        "issuing goes on without the database: {:?}",
-        during.counts()
-    );
+    assert_eq!(during.counts().get("ACCEPTED"), Some(&200), "issuing goes on without the database: {:?}", during.counts());
     tokio::time::sleep(Duration::from_secs(10).saturating_sub(cut.elapsed())).await;
     proxy.restore();
     let after = crowd(&deployment.http, &apis, &coupon, &users("c", 300), false).await;
-    assert_eq!(
-        (after.counts().get("ACCEPTED"), after.counts().get("SOLD_OUT")),
-        (Some(&200), Some(&100)),
-        "{:?}",
-        after.counts()
-    );
+    assert_eq!((after.counts().get("ACCEPTED"), after.counts().get("SOLD_OUT")), (Some(&200), Some(&100)), "{:?}", after.counts());
     deployment.settles(&coupon, 600).await;
 }
 
@@ -49,16 +36,7 @@ struct Redis {
 impl Redis {
     fn start(port: u16) -> Self {
         let child = Command::new("redis-server")
-            .args([
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-            ])
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server must be installed: make stack-up");
@@ -82,9 +60,7 @@ impl Drop for Redis {
 async fn redis_flushed_and_stopped_in_mid_crowd_changes_no_answer() {
     let mut redis = Redis::start(free_port());
     let mut deployment = Deployment::new(Parts::Distributed).await;
-    deployment
-        .env
-        .insert("COUPON__REDIS__URL".into(), format!("redis://127.0.0.1:{}", redis.port));
+    deployment.env.insert("COUPON__REDIS__URL".into(), format!("redis://127.0.0.1:{}", redis.port));
     let service = deployment.start("all").await;
     for fault in ["flushed", "stopped"] {
         let coupon = deployment.create(&service.api, 1_000).await;
@@ -93,11 +69,8 @@ async fn redis_flushed_and_stopped_in_mid_crowd_changes_no_answer() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         if fault == "flushed" {
             for _ in 0..5 {
-                let flushed = Command::new("redis-cli")
-                    .args(["-p", &redis.port.to_string(), "FLUSHALL"])
-                    .stdout(Stdio::null())
-                    .status()
-                    .unwrap();
+                let flushed =
+                    Command::new("redis-cli").args(["-p", &redis.port.to_string(), "FLUSHALL"]).stdout(Stdio::null()).status().unwrap();
                 assert!(flushed.success());
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -106,11 +79,7 @@ async fn redis_flushed_and_stopped_in_mid_crowd_changes_no_answer() {
         }
         let tally = asking.await.unwrap();
         let counts = tally.counts();
-        assert_eq!(
-            (counts.get("ACCEPTED"), counts.get("SOLD_OUT")),
-            (Some(&1_000), Some(&4_000)),
-            "{fault}: {counts:?}"
-        );
+        assert_eq!((counts.get("ACCEPTED"), counts.get("SOLD_OUT")), (Some(&1_000), Some(&4_000)), "{fault}: {counts:?}");
         deployment.settles(&coupon, 1_000).await;
     }
     assert!(service.metrics().await.contains("coupon_gate_fallback_total"));
@@ -134,10 +103,7 @@ async fn kafka_away_is_answered_503_within_two_seconds_and_the_repeat_gets_the_c
     let service = deployment.start("all").await;
     let coupon = deployment.create(&service.api, 100).await;
     let apis = [service.api.clone()];
-    assert_eq!(
-        crowd(&deployment.http, &apis, &coupon, &users("a", 20), false).await.counts()["ACCEPTED"],
-        20
-    );
+    assert_eq!(crowd(&deployment.http, &apis, &coupon, &users("a", 20), false).await.counts()["ACCEPTED"], 20);
     proxy.cut();
     let cut = Instant::now();
     while cut.elapsed() < Duration::from_secs(4) {
@@ -146,27 +112,12 @@ async fn kafka_away_is_answered_503_within_two_seconds_and_the_repeat_gets_the_c
         assert_eq!((answer.status, answer.result.as_str()), (503, "UNAVAILABLE"), "{answer:?}");
         assert!(asked.elapsed() < Duration::from_secs(2), "answered after {:?}", asked.elapsed());
     }
-    assert_eq!(
-        ask(&deployment.http, &service.api, &coupon, "a-0").await.result,
-        "ALREADY_ISSUED",
-        "a holder is a holder without Kafka"
-    );
+    assert_eq!(ask(&deployment.http, &service.api, &coupon, "a-0").await.result, "ALREADY_ISSUED", "a holder is a holder without Kafka");
     proxy.restore();
     let restored = Instant::now();
     let tally = crowd(&deployment.http, &apis, &coupon, &users("b", 20), true).await;
-    assert!(
-        restored.elapsed() < Duration::from_secs(20),
-        "service returned after {:?}",
-        restored.elapsed()
-    );
-    assert!(
-        tally
-            .answers
-            .iter()
-            .all(|answer| ["ACCEPTED", "ALREADY_ISSUED"].contains(&answer.result.as_str())),
-        "{:?}",
-        tally.counts()
-    );
+    assert!(restored.elapsed() < Duration::from_secs(20), "service returned after {:?}", restored.elapsed());
+    assert!(tally.answers.iter().all(|answer| ["ACCEPTED", "ALREADY_ISSUED"].contains(&answer.result.as_str())), "{:?}", tally.counts());
     // Settle over the direct listener.
     deployment.env.insert("COUPON__KAFKA__BROKERS".into(), "127.0.0.1:19092".into());
     deployment.settles(&coupon, 40).await;

@@ -41,11 +41,7 @@ async fn stock_of_one_and_64_at_once_gives_exactly_one(parts: Parts) {
     let coupon = deployment.create(&service.api, 1).await;
     let tally = crowd(&deployment.http, &[service.api.clone()], &coupon, &users("u", 64), false).await;
     let counts = tally.counts();
-    assert_eq!(
-        (counts.get("ACCEPTED"), counts.get("SOLD_OUT")),
-        (Some(&1), Some(&63)),
-        "{counts:?}"
-    );
+    assert_eq!((counts.get("ACCEPTED"), counts.get("SOLD_OUT")), (Some(&1), Some(&63)), "{counts:?}");
     deployment.settles(&coupon, 1).await;
 }
 
@@ -54,15 +50,8 @@ async fn ten_thousand_users_get_a_thousand_coupons(parts: Parts) {
     let coupon = deployment.create(&service.api, 1_000).await;
     let tally = crowd(&deployment.http, &[service.api.clone()], &coupon, &users("u", 10_000), false).await;
     let counts = tally.counts();
-    assert_eq!(
-        (counts.get("ACCEPTED"), counts.get("SOLD_OUT"), counts.len()),
-        (Some(&1_000), Some(&9_000), 2),
-        "{counts:?}"
-    );
-    let sequences: HashSet<i64> = tally
-        .with("ACCEPTED")
-        .map(|answer| answer.body["sequence"].as_i64().unwrap())
-        .collect();
+    assert_eq!((counts.get("ACCEPTED"), counts.get("SOLD_OUT"), counts.len()), (Some(&1_000), Some(&9_000), 2), "{counts:?}");
+    let sequences: HashSet<i64> = tally.with("ACCEPTED").map(|answer| answer.body["sequence"].as_i64().unwrap()).collect();
     assert_eq!(sequences, (1..=1_000).collect());
     deployment.settles(&coupon, 1_000).await;
 }
@@ -75,10 +64,7 @@ async fn asking_again_gives_the_same_coupon(parts: Parts) {
     for _ in 0..3 {
         let again = ask(&deployment.http, &service.api, &coupon, "Alice").await;
         assert_eq!((again.status, again.result.as_str()), (200, "ALREADY_ISSUED"), "{again:?}");
-        assert_eq!(
-            (&again.body["issue_id"], &again.body["sequence"]),
-            (&first.body["issue_id"], &first.body["sequence"])
-        );
+        assert_eq!((&again.body["issue_id"], &again.body["sequence"]), (&first.body["issue_id"], &first.body["sequence"]));
     }
     let other = ask(&deployment.http, &service.api, &coupon, "alice").await;
     assert_eq!(other.result, "ACCEPTED", "another user, byte by byte");
@@ -95,11 +81,7 @@ async fn restock_after_sold_out_sells_exactly_the_rest(parts: Parts) {
     assert_eq!((&changed["total_quantity"], &changed["version"]), (&json!(12), &json!(2)));
     let tally = crowd(&deployment.http, &apis, &coupon, &all, false).await;
     let counts = tally.counts();
-    assert_eq!(
-        (counts["ACCEPTED"], counts["ALREADY_ISSUED"], counts["SOLD_OUT"]),
-        (7, 5, 38),
-        "{counts:?}"
-    );
+    assert_eq!((counts["ACCEPTED"], counts["ALREADY_ISSUED"], counts["SOLD_OUT"]), (7, 5, 38), "{counts:?}");
     let lowered = deployment.patch(&service.api, &coupon, json!({"total_quantity": 3})).await;
     assert_eq!(lowered["total_quantity"], 12, "what is given out stays given out");
     deployment.settles(&coupon, 12).await;
@@ -117,10 +99,7 @@ async fn paused_and_closed_are_obeyed(parts: Parts) {
     let refused = ask(&deployment.http, &service.api, &coupon, "later").await;
     assert_eq!((refused.status, refused.result.as_str()), (409, "CLOSED"));
     let again = ask(&deployment.http, &service.api, &coupon, "holder").await;
-    assert_eq!(
-        (again.result.as_str(), &again.body["sequence"]),
-        ("ALREADY_ISSUED", &holder.body["sequence"])
-    );
+    assert_eq!((again.result.as_str(), &again.body["sequence"]), ("ALREADY_ISSUED", &holder.body["sequence"]));
     deployment.settles(&coupon, 2).await;
 }
 
@@ -141,30 +120,18 @@ async fn a_user_sees_what_became_of_the_request(parts: Parts) {
     let (_, body) = deployment.get(&service.api, &path, "bob").await;
     assert_eq!(body["result"], "SOLD_OUT", "{body}");
     let (status, page) = deployment.get(&service.api, "/api/v1/me/coupons", "alice").await;
-    assert_eq!(
-        (status, page["items"][0]["coupon_id"].as_str()),
-        (200, Some(coupon.as_str())),
-        "{page}"
-    );
+    assert_eq!((status, page["items"][0]["coupon_id"].as_str()), (200, Some(coupon.as_str())), "{page}");
     let (_, page) = deployment.get(&service.api, "/api/v1/me/coupons", "bob").await;
     assert_eq!(page["items"], json!([]), "nobody else's");
     let (status, list) = deployment.get(&service.api, "/api/v1/coupons?limit=10", "bob").await;
-    assert_eq!(
-        (status, list["items"][0]["coupon_id"].as_str()),
-        (200, Some(coupon.as_str())),
-        "{list}"
-    );
+    assert_eq!((status, list["items"][0]["coupon_id"].as_str()), (200, Some(coupon.as_str())), "{list}");
     deployment.settles(&coupon, 1).await;
 }
 
 async fn bad_requests_name_every_fault(parts: Parts) {
     let (deployment, service) = all_in_one(parts).await;
     let post = async |body: String| {
-        let request = deployment
-            .http
-            .post(format!("{}/api/v1/coupons", service.api))
-            .header("X-User-Id", "root")
-            .header("X-Admin", "true");
+        let request = deployment.http.post(format!("{}/api/v1/coupons", service.api)).header("X-User-Id", "root").header("X-Admin", "true");
         let answer = request.header("Content-Type", "application/json").body(body).send().await.unwrap();
         (answer.status().as_u16(), answer.json::<serde_json::Value>().await.unwrap())
     };
@@ -179,12 +146,7 @@ async fn bad_requests_name_every_fault(parts: Parts) {
     let unknown = ask(&deployment.http, &service.api, &uuid::Uuid::new_v4().to_string(), "alice").await;
     assert_eq!((unknown.status, unknown.result.as_str()), (404, "COUPON_NOT_FOUND"), "{unknown:?}");
     let coupon = deployment.create(&service.api, 1).await;
-    let stranger = deployment
-        .http
-        .post(format!("{}/api/v1/coupons/{coupon}/issue", service.api))
-        .send()
-        .await
-        .unwrap();
+    let stranger = deployment.http.post(format!("{}/api/v1/coupons/{coupon}/issue", service.api)).send().await.unwrap();
     assert_eq!(stranger.status(), 401);
     deployment.settles(&coupon, 0).await;
 }
@@ -201,10 +163,7 @@ async fn shutdown_answers_what_is_in_flight_and_a_restart_knows_everybody(parts:
     let service = deployment.start("all").await;
     for answer in tally.with("ACCEPTED") {
         let again = ask(&deployment.http, &service.api, &coupon, &answer.user).await;
-        assert_eq!(
-            (again.result.as_str(), &again.body["sequence"]),
-            ("ALREADY_ISSUED", &answer.body["sequence"])
-        );
+        assert_eq!((again.result.as_str(), &again.body["sequence"]), ("ALREADY_ISSUED", &answer.body["sequence"]));
     }
     let rest = crowd(&deployment.http, &[service.api.clone()], &coupon, &users("u", 600), true).await;
     let counts = rest.counts();

@@ -35,11 +35,7 @@ impl FromStr for Network {
         let address: IpAddr = address.parse().map_err(|_| BadNetwork)?;
         let most = if address.is_ipv4() { 32 } else { 128 };
         let prefix = prefix.map_or(Ok(most), str::parse).map_err(|_| BadNetwork)?;
-        if prefix > most {
-            Err(BadNetwork)
-        } else {
-            Ok(Self { address, prefix })
-        }
+        if prefix > most { Err(BadNetwork) } else { Ok(Self { address, prefix }) }
     }
 }
 
@@ -62,12 +58,8 @@ const fn same_prefix(difference: u128, prefix: u8) -> bool {
 
 /// The caller that the headers name; a header given twice names nobody.
 pub(super) fn caller(headers: &HeaderMap) -> Result<Caller, &'static str> {
-    let user = single(headers, &USER_ID)
-        .map_err(|()| "X-User-Id must be given once")?
-        .ok_or("X-User-Id is missing")?;
-    let user: UserId = user
-        .parse()
-        .map_err(|_| "X-User-Id must be 1-64 characters of A-Z a-z 0-9 . _ : @ -")?;
+    let user = single(headers, &USER_ID).map_err(|()| "X-User-Id must be given once")?.ok_or("X-User-Id is missing")?;
+    let user: UserId = user.parse().map_err(|_| "X-User-Id must be 1-64 characters of A-Z a-z 0-9 . _ : @ -")?;
     let admin = match single(headers, &ADMIN) {
         Ok(None | Some("false")) => false,
         Ok(Some("true")) => true,
@@ -106,12 +98,7 @@ mod tests {
         ] {
             assert!(inside(network, address), "{network} {address}");
         }
-        for (network, address) in [
-            ("10.0.0.0/8", "11.0.0.1"),
-            ("10.0.0.7", "10.0.0.6"),
-            ("0.0.0.0/0", "::1"),
-            ("fd00::/8", "fe00::1"),
-        ] {
+        for (network, address) in [("10.0.0.0/8", "11.0.0.1"), ("10.0.0.7", "10.0.0.6"), ("0.0.0.0/0", "::1"), ("fd00::/8", "fe00::1")] {
             assert!(!inside(network, address), "{network} {address}");
         }
         for bad in ["", "10.0.0.0/33", "::/129", "10.0.0.0/", "host", "10.0.0.0/-1"] {

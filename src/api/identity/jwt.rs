@@ -63,9 +63,7 @@ struct Key {
 
 impl fmt::Debug for JwtVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.keys.iter().map(|key| (key.algorithm, key.kid.as_deref())))
-            .finish()
+        f.debug_list().entries(self.keys.iter().map(|key| (key.algorithm, key.kid.as_deref()))).finish()
     }
 }
 
@@ -92,34 +90,20 @@ impl JwtVerifier {
             found.push((None, Algorithm::HS256, DecodingKey::from_secret(secret.expose_secret().as_bytes())));
         }
         for path in &options.public_keys {
-            let keys = pem_keys(&read(path)?).map_err(|reason| JwtError::File {
-                path: path.clone(),
-                reason,
-            })?;
+            let keys = pem_keys(&read(path)?).map_err(|reason| JwtError::File { path: path.clone(), reason })?;
             found.extend(keys.into_iter().map(|(algorithm, key)| (None, algorithm, key)));
         }
         if let Some(path) = &options.jwks_file {
-            found.extend(jwks_keys(&read(path)?).map_err(|reason| JwtError::File {
-                path: path.clone(),
-                reason,
-            })?);
+            found.extend(jwks_keys(&read(path)?).map_err(|reason| JwtError::File { path: path.clone(), reason })?);
         }
         if found.is_empty() {
             return Err(JwtError::NoKey);
         }
         let keys = found
             .into_iter()
-            .map(|(kid, algorithm, key)| Key {
-                kid,
-                algorithm,
-                key,
-                validation: validation(algorithm, &options),
-            })
+            .map(|(kid, algorithm, key)| Key { kid, algorithm, key, validation: validation(algorithm, &options) })
             .collect();
-        Ok(Self {
-            keys,
-            leeway_seconds: options.leeway_seconds,
-        })
+        Ok(Self { keys, leeway_seconds: options.leeway_seconds })
     }
 
     /// The caller that the token names.
@@ -133,10 +117,7 @@ impl JwtVerifier {
         }
         // A token without a signature (`none`) has no `Algorithm`, so it fails here.
         let header = jsonwebtoken::decode_header(token).map_err(|_| BAD)?;
-        let named = header
-            .kid
-            .as_deref()
-            .filter(|kid| self.keys.iter().any(|key| key.kid.as_deref() == Some(kid)));
+        let named = header.kid.as_deref().filter(|kid| self.keys.iter().any(|key| key.kid.as_deref() == Some(kid)));
         let fits = |key: &&Key| {
             key.algorithm == header.alg
                 && match (named, &header.kid) {
@@ -167,14 +148,8 @@ impl JwtVerifier {
         if claims.nbf.is_some_and(|nbf| nbf > latest) {
             return Err("the token is not valid yet");
         }
-        let user = claims
-            .sub
-            .parse::<UserId>()
-            .map_err(|_| "the token's sub must be 1-64 characters of A-Z a-z 0-9 . _ : @ -")?;
-        Ok(Caller {
-            user,
-            admin: claims.admin.unwrap_or(false),
-        })
+        let user = claims.sub.parse::<UserId>().map_err(|_| "the token's sub must be 1-64 characters of A-Z a-z 0-9 . _ : @ -")?;
+        Ok(Caller { user, admin: claims.admin.unwrap_or(false) })
     }
 }
 
@@ -199,18 +174,11 @@ fn validation(algorithm: Algorithm, options: &JwtOptions) -> Validation {
 }
 
 fn read(path: &Path) -> Result<String, JwtError> {
-    std::fs::read_to_string(path).map_err(|error| JwtError::File {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
+    std::fs::read_to_string(path).map_err(|error| JwtError::File { path: path.to_owned(), reason: error.to_string() })
 }
 
 fn pem_keys(text: &str) -> Result<Vec<(Algorithm, DecodingKey)>, String> {
-    let blocks: Vec<_> = text
-        .split_inclusive("-----BEGIN ")
-        .skip(1)
-        .map(|block| block.trim_end_matches("-----BEGIN "))
-        .collect();
+    let blocks: Vec<_> = text.split_inclusive("-----BEGIN ").skip(1).map(|block| block.trim_end_matches("-----BEGIN ")).collect();
     if blocks.is_empty() {
         return Err("holds no PEM block".to_owned());
     }
@@ -256,10 +224,7 @@ fn jwks_keys(text: &str) -> Result<Vec<NamedKey>, String> {
             return Err(format!("keys[{index}] is secret; only public keys belong here"));
         }
         // RFC 7517 5: keys that are not understood are passed over.
-        match serde_json::from_value::<Jwk>(entry.clone())
-            .ok()
-            .and_then(|jwk| algorithm_of(&jwk).map(|algorithm| (jwk, algorithm)))
-        {
+        match serde_json::from_value::<Jwk>(entry.clone()).ok().and_then(|jwk| algorithm_of(&jwk).map(|algorithm| (jwk, algorithm))) {
             Some((jwk, algorithm)) => {
                 let key = DecodingKey::from_jwk(&jwk).map_err(|error| format!("keys[{index}] cannot be read: {error}"))?;
                 keys.push((jwk.common.key_id, algorithm, key));
@@ -267,11 +232,7 @@ fn jwks_keys(text: &str) -> Result<Vec<NamedKey>, String> {
             None => tracing::warn!(index, "a key of the jwks file is not RS256, ES256 or EdDSA and is passed over"),
         }
     }
-    if keys.is_empty() {
-        Err("holds no RS256, ES256 or EdDSA key".to_owned())
-    } else {
-        Ok(keys)
-    }
+    if keys.is_empty() { Err("holds no RS256, ES256 or EdDSA key".to_owned()) } else { Ok(keys) }
 }
 
 fn algorithm_of(jwk: &Jwk) -> Option<Algorithm> {
@@ -312,14 +273,7 @@ pub fn mint_hs256(
     }
     let iat = now_millis() / 1_000;
     let exp = iat.saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
-    let claims = Minted {
-        sub: user.as_str(),
-        admin,
-        iat,
-        exp,
-        iss: issuer,
-        aud: audience,
-    };
+    let claims = Minted { sub: user.as_str(), admin, iat, exp, iss: issuer, aud: audience };
     let key = EncodingKey::from_secret(secret.expose_secret().as_bytes());
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).map_err(|error| JwtError::Sign(error.to_string()))
 }

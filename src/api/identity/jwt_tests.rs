@@ -9,31 +9,19 @@ fn file(name: &str) -> PathBuf {
 }
 
 fn options() -> JwtOptions {
-    JwtOptions {
-        leeway_seconds: 30,
-        ..JwtOptions::default()
-    }
+    JwtOptions { leeway_seconds: 30, ..JwtOptions::default() }
 }
 
 fn with_secret() -> JwtOptions {
-    JwtOptions {
-        hs256_secret: Some(SECRET.into()),
-        ..options()
-    }
+    JwtOptions { hs256_secret: Some(SECRET.into()), ..options() }
 }
 
 fn with_keys(names: &[&str]) -> JwtOptions {
-    JwtOptions {
-        public_keys: names.iter().map(|name| file(name)).collect(),
-        ..options()
-    }
+    JwtOptions { public_keys: names.iter().map(|name| file(name)).collect(), ..options() }
 }
 
 fn with_jwks() -> JwtOptions {
-    JwtOptions {
-        jwks_file: Some(file("jwks.json")),
-        ..options()
-    }
+    JwtOptions { jwks_file: Some(file("jwks.json")), ..options() }
 }
 
 fn verifier(options: JwtOptions) -> JwtVerifier {
@@ -59,10 +47,7 @@ fn signing_key(algorithm: Algorithm) -> EncodingKey {
 }
 
 fn sign(algorithm: Algorithm, kid: Option<&str>, claims: &Value) -> String {
-    let header = Header {
-        kid: kid.map(str::to_owned),
-        ..Header::new(algorithm)
-    };
+    let header = Header { kid: kid.map(str::to_owned), ..Header::new(algorithm) };
     jsonwebtoken::encode(&header, claims, &signing_key(algorithm)).unwrap()
 }
 
@@ -78,10 +63,7 @@ fn unsigned(header: &str, signature: &str) -> String {
         text.as_bytes()
             .chunks(3)
             .flat_map(|chunk| {
-                let bits = chunk
-                    .iter()
-                    .enumerate()
-                    .fold(0_usize, |bits, (index, byte)| bits | usize::from(*byte) << (16 - 8 * index));
+                let bits = chunk.iter().enumerate().fold(0_usize, |bits, (index, byte)| bits | usize::from(*byte) << (16 - 8 * index));
                 (0..=chunk.len()).map(move |digit| char::from(DIGITS[(bits >> (18 - 6 * digit)) & 63]))
             })
             .collect::<String>()
@@ -114,14 +96,9 @@ fn every_public_key_kind_verifies_from_pem() {
 fn a_file_may_hold_several_keys() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.pem");
-    let both = ["other.pub.pem", "eddsa.pub.pem", "rs256.pub.pem"]
-        .map(|name| std::fs::read_to_string(file(name)).unwrap())
-        .concat();
+    let both = ["other.pub.pem", "eddsa.pub.pem", "rs256.pub.pem"].map(|name| std::fs::read_to_string(file(name)).unwrap()).concat();
     std::fs::write(&path, both).unwrap();
-    let verifier = verifier(JwtOptions {
-        public_keys: vec![path],
-        ..options()
-    });
+    let verifier = verifier(JwtOptions { public_keys: vec![path], ..options() });
     assert!(verifier.verify(&sign(Algorithm::EdDSA, None, &claims())).is_ok());
     assert!(verifier.verify(&sign(Algorithm::RS256, None, &claims())).is_ok());
 }
@@ -142,12 +119,7 @@ fn a_token_without_a_signature_is_refused() {
     let good = sign(Algorithm::HS256, None, &claims());
     let signature = good.rsplit('.').next().unwrap();
     for verifier in [verifier(with_secret()), verifier(with_jwks())] {
-        for header in [
-            r#"{"alg":"none"}"#,
-            r#"{"alg":"None","typ":"JWT"}"#,
-            r#"{"alg":""}"#,
-            r#"{"typ":"JWT"}"#,
-        ] {
+        for header in [r#"{"alg":"none"}"#, r#"{"alg":"None","typ":"JWT"}"#, r#"{"alg":""}"#, r#"{"typ":"JWT"}"#] {
             assert!(verifier.verify(&unsigned(header, "")).is_err(), "{header}");
             assert!(verifier.verify(&unsigned(header, signature)).is_err(), "{header}");
         }
@@ -174,16 +146,9 @@ fn a_public_key_is_no_secret() {
 
 #[test]
 fn another_key_is_refused() {
-    let other = JwtOptions {
-        hs256_secret: Some("another secret of at least thirty-two bytes".into()),
-        ..options()
-    };
+    let other = JwtOptions { hs256_secret: Some("another secret of at least thirty-two bytes".into()), ..options() };
     assert!(verifier(other).verify(&sign(Algorithm::HS256, None, &claims())).is_err());
-    assert!(
-        verifier(with_keys(&["other.pub.pem"]))
-            .verify(&sign(Algorithm::EdDSA, None, &claims()))
-            .is_err()
-    );
+    assert!(verifier(with_keys(&["other.pub.pem"])).verify(&sign(Algorithm::EdDSA, None, &claims())).is_err());
 }
 
 #[test]
@@ -192,18 +157,9 @@ fn times_are_judged_with_a_small_leeway() {
     let accepted = |claims: Value| verifier.verify(&sign(Algorithm::HS256, None, &claims)).is_ok();
     assert!(accepted(json!({"sub": "alice", "exp": in_seconds(-10)})));
     assert!(accepted(json!({"sub": "alice", "exp": in_seconds(60), "nbf": in_seconds(10)})));
-    assert_eq!(
-        refused(&verifier, &json!({"sub": "alice", "exp": in_seconds(-60)})),
-        "the token has expired"
-    );
-    assert_eq!(
-        refused(&verifier, &json!({"sub": "alice", "exp": in_seconds(60), "nbf": in_seconds(60)})),
-        "the token is not valid yet"
-    );
-    assert_eq!(
-        refused(&verifier, &json!({"sub": "alice", "exp": in_seconds(60), "nbf": 1e300})),
-        "the token is not valid yet"
-    );
+    assert_eq!(refused(&verifier, &json!({"sub": "alice", "exp": in_seconds(-60)})), "the token has expired");
+    assert_eq!(refused(&verifier, &json!({"sub": "alice", "exp": in_seconds(60), "nbf": in_seconds(60)})), "the token is not valid yet");
+    assert_eq!(refused(&verifier, &json!({"sub": "alice", "exp": in_seconds(60), "nbf": 1e300})), "the token is not valid yet");
     for bad in [
         json!({"sub": "alice"}),
         json!({"sub": "alice", "exp": null}),
@@ -233,22 +189,14 @@ fn claims_must_be_what_they_should() {
 
 #[test]
 fn issuer_and_audience_are_required_when_set() {
-    let verifier = verifier(JwtOptions {
-        issuer: Some("login".into()),
-        audience: Some("coupons".into()),
-        ..with_secret()
-    });
+    let verifier = verifier(JwtOptions { issuer: Some("login".into()), audience: Some("coupons".into()), ..with_secret() });
     let token = |iss: Option<&str>, aud: Option<&str>| {
         mint_hs256(&SECRET.into(), &"alice".parse().unwrap(), false, Duration::from_secs(60), iss, aud).unwrap()
     };
     assert!(verifier.verify(&token(Some("login"), Some("coupons"))).is_ok());
-    for (iss, aud) in [
-        (None, None),
-        (Some("login"), None),
-        (None, Some("coupons")),
-        (Some("x"), Some("coupons")),
-        (Some("login"), Some("x")),
-    ] {
+    for (iss, aud) in
+        [(None, None), (Some("login"), None), (None, Some("coupons")), (Some("x"), Some("coupons")), (Some("login"), Some("x"))]
+    {
         assert!(verifier.verify(&token(iss, aud)).is_err(), "{iss:?} {aud:?}");
     }
     let several = json!({"sub": "alice", "exp": in_seconds(60), "iss": "login", "aud": ["x", "coupons"]});
@@ -259,25 +207,12 @@ fn issuer_and_audience_are_required_when_set() {
 fn unusable_keys_are_refused_by_name() {
     let error = |options| JwtVerifier::new(options).unwrap_err().to_string();
     assert_eq!(JwtVerifier::new(options()).unwrap_err(), JwtError::NoKey);
-    assert_eq!(
-        JwtVerifier::new(JwtOptions {
-            hs256_secret: Some("short".into()),
-            ..options()
-        })
-        .unwrap_err(),
-        JwtError::ShortSecret
-    );
+    assert_eq!(JwtVerifier::new(JwtOptions { hs256_secret: Some("short".into()), ..options() }).unwrap_err(), JwtError::ShortSecret);
     assert!(error(with_keys(&["rs256.key.pem"])).ends_with("rs256.key.pem: holds a private key; only public keys belong here"));
     assert!(error(with_keys(&["p384.pub.pem"])).ends_with("p384.pub.pem: holds an EC key of another curve than P-256"));
     assert!(error(with_keys(&["jwks.json"])).ends_with("jwks.json: holds no PEM block"));
     assert!(error(with_keys(&["absent.pem"])).contains("absent.pem"));
-    assert!(
-        error(JwtOptions {
-            jwks_file: Some(file("rs256.pub.pem")),
-            ..options()
-        })
-        .contains("rs256.pub.pem: is not JSON")
-    );
+    assert!(error(JwtOptions { jwks_file: Some(file("rs256.pub.pem")), ..options() }).contains("rs256.pub.pem: is not JSON"));
     let secret = jwks_keys(r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#).err().unwrap();
     assert_eq!(secret, "keys[0] is secret; only public keys belong here");
 }

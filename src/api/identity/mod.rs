@@ -45,31 +45,21 @@ impl Identity {
             Self::Header => header::caller(headers).map_err(|detail| unauthenticated(detail, "X-User-Id")),
             Self::Gateway { proxies } => {
                 let known = peer.is_some_and(|peer| proxies.iter().any(|proxy| proxy.contains(peer)));
-                let refused = if known {
-                    header::caller(headers)
-                } else {
-                    Err("only a listed gateway may name the caller")
-                };
+                let refused = if known { header::caller(headers) } else { Err("only a listed gateway may name the caller") };
                 refused.map_err(|detail| unauthenticated(detail, "X-User-Id"))
             }
             Self::Jwt(verifier) => {
                 let given = header::single(headers, &AUTHORIZATION);
                 let given = given.map_err(|()| unauthenticated("Authorization must be given once", "Bearer error=\"invalid_request\""))?;
-                let token = given
-                    .and_then(bearer)
-                    .ok_or_else(|| unauthenticated("a bearer token is missing", "Bearer"))?;
-                verifier
-                    .verify(token)
-                    .map_err(|detail| unauthenticated(detail, "Bearer error=\"invalid_token\""))
+                let token = given.and_then(bearer).ok_or_else(|| unauthenticated("a bearer token is missing", "Bearer"))?;
+                verifier.verify(token).map_err(|detail| unauthenticated(detail, "Bearer error=\"invalid_token\""))
             }
         }
     }
 }
 
 fn unauthenticated(detail: &'static str, challenge: &'static str) -> Problem {
-    Problem::new(Code::Unauthenticated)
-        .detail(detail)
-        .header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+    Problem::new(Code::Unauthenticated).detail(detail).header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
 
 fn bearer(authorization: &str) -> Option<&str> {
@@ -97,13 +87,7 @@ impl FromRequest for Admin {
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let caller = Caller::from_request(request, payload).into_inner();
-        ready(caller.and_then(|caller| {
-            if caller.admin {
-                Ok(Self(caller.user))
-            } else {
-                Err(Code::Forbidden.into())
-            }
-        }))
+        ready(caller.and_then(|caller| if caller.admin { Ok(Self(caller.user)) } else { Err(Code::Forbidden.into()) }))
     }
 }
 
@@ -123,20 +107,10 @@ mod tests {
 
     #[test]
     fn headers_name_the_caller() {
-        let caller = |pairs| {
-            Identity::Header
-                .caller(None, &headers(pairs))
-                .map(|caller| (caller.user.to_string(), caller.admin))
-        };
+        let caller = |pairs| Identity::Header.caller(None, &headers(pairs)).map(|caller| (caller.user.to_string(), caller.admin));
         assert_eq!(caller(&[("x-user-id", "alice")]).unwrap(), ("alice".to_owned(), false));
-        assert_eq!(
-            caller(&[("x-user-id", "alice"), ("x-admin", "true")]).unwrap(),
-            ("alice".to_owned(), true)
-        );
-        assert_eq!(
-            caller(&[("x-user-id", "alice"), ("x-admin", "false")]).unwrap(),
-            ("alice".to_owned(), false)
-        );
+        assert_eq!(caller(&[("x-user-id", "alice"), ("x-admin", "true")]).unwrap(), ("alice".to_owned(), true));
+        assert_eq!(caller(&[("x-user-id", "alice"), ("x-admin", "false")]).unwrap(), ("alice".to_owned(), false));
     }
 
     #[test]
@@ -159,9 +133,7 @@ mod tests {
 
     #[test]
     fn only_listed_gateways_are_believed() {
-        let identity = Identity::Gateway {
-            proxies: vec!["10.1.0.0/16".parse().unwrap(), "::1".parse().unwrap()],
-        };
+        let identity = Identity::Gateway { proxies: vec!["10.1.0.0/16".parse().unwrap(), "::1".parse().unwrap()] };
         let alice = headers(&[("x-user-id", "alice")]);
         assert!(identity.caller(Some("10.1.2.3".parse().unwrap()), &alice).is_ok());
         assert!(identity.caller(Some("::1".parse().unwrap()), &alice).is_ok());

@@ -28,11 +28,7 @@ pub(super) fn burst(rate: f64) -> f64 {
 
 impl Bucket {
     pub(super) fn new(rate: f64, now: Instant) -> Self {
-        Self {
-            rate,
-            tokens: burst(rate),
-            at: now,
-        }
+        Self { rate, tokens: burst(rate), at: now }
     }
 
     /// Goes on at another rate; what was saved up stays, as far as it fits.
@@ -52,28 +48,19 @@ impl Bucket {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 <= permits <= wanted, a u32")]
     pub(super) fn take(&mut self, wanted: u32, now: Instant) -> Grant {
         if self.rate <= 0.0 {
-            return Grant {
-                permits: wanted,
-                wait: Duration::ZERO,
-            };
+            return Grant { permits: wanted, wait: Duration::ZERO };
         }
         self.refill(now);
         let granted = self.tokens.floor().min(f64::from(wanted));
         self.tokens -= granted;
         let permits = granted as u32;
         if permits == wanted {
-            return Grant {
-                permits,
-                wait: Duration::ZERO,
-            };
+            return Grant { permits, wait: Duration::ZERO };
         }
         // Half a bucket at a time: fewer would be many small batches, more would spill while the caller is on its way back.
         let target = (f64::from(wanted) - granted).min((burst(self.rate) / 2.0).floor()).max(1.0);
         let wait = Duration::try_from_secs_f64((target - self.tokens) / self.rate).unwrap_or(Duration::MAX);
-        Grant {
-            permits,
-            wait: wait.max(Duration::from_millis(1)),
-        }
+        Grant { permits, wait: wait.max(Duration::from_millis(1)) }
     }
 }
 
@@ -81,19 +68,14 @@ impl LocalLimiter {
     /// A bucket of `rate` permits a second. 0 grants everything; so does what is not a rate (negative, not a number, infinite).
     #[must_use]
     pub fn new(rate: f64) -> Self {
-        Self {
-            bucket: Mutex::new(Bucket::new(sane(rate), Instant::now())),
-        }
+        Self { bucket: Mutex::new(Bucket::new(sane(rate), Instant::now())) }
     }
 }
 
 #[async_trait]
 impl Limiter for LocalLimiter {
     async fn take(&self, wanted: u32) -> Grant {
-        self.bucket
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(wanted, Instant::now())
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(wanted, Instant::now())
     }
 
     fn rate(&self) -> f64 {
@@ -113,26 +95,13 @@ mod tests {
         let mut now = Instant::now();
         let mut bucket = Bucket::new(1_000.0, now);
         let first = bucket.take(1_000, now);
-        assert_eq!(
-            first,
-            Grant {
-                permits: 100,
-                wait: Duration::from_millis(50)
-            },
-            "the burst, then half of it"
-        );
+        assert_eq!(first, Grant { permits: 100, wait: Duration::from_millis(50) }, "the burst, then half of it");
         now += first.wait;
         assert_eq!(bucket.take(1_000, now).permits, 50);
         now += Duration::from_secs(3600);
         assert_eq!(bucket.take(1_000, now).permits, 100, "never more than the burst");
         now += Duration::from_millis(10);
-        assert_eq!(
-            bucket.take(4, now),
-            Grant {
-                permits: 4,
-                wait: Duration::ZERO
-            }
-        );
+        assert_eq!(bucket.take(4, now), Grant { permits: 4, wait: Duration::ZERO });
     }
 
     #[test]
@@ -167,13 +136,7 @@ mod tests {
     async fn no_rate_is_no_limit() {
         for none in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             let limiter = LocalLimiter::new(none);
-            assert_eq!(
-                limiter.take(u32::MAX).await,
-                Grant {
-                    permits: u32::MAX,
-                    wait: Duration::ZERO
-                }
-            );
+            assert_eq!(limiter.take(u32::MAX).await, Grant { permits: u32::MAX, wait: Duration::ZERO });
             assert!(limiter.rate().abs() < f64::EPSILON);
         }
     }

@@ -50,10 +50,7 @@ impl RedisLimiter {
             script: Script::new(include_str!("limiter.lua")),
             key: options.key,
             rate,
-            fallback: Mutex::new(Fallback {
-                bucket: Bucket::new(rate, Instant::now()),
-                consumers: 1,
-            }),
+            fallback: Mutex::new(Fallback { bucket: Bucket::new(rate, Instant::now()), consumers: 1 }),
         })
     }
 
@@ -64,10 +61,7 @@ impl RedisLimiter {
         let answer = lane.run(&self.script, &self.key, args).await.ok()?;
         let &[granted, wait] = answer.as_slice() else { return None };
         let permits = u32::try_from(granted).ok()?.min(wanted);
-        Some(Grant {
-            permits,
-            wait: Duration::from_millis(u64::try_from(wait).ok()?),
-        })
+        Some(Grant { permits, wait: Duration::from_millis(u64::try_from(wait).ok()?) })
     }
 }
 
@@ -75,19 +69,12 @@ impl RedisLimiter {
 impl Limiter for RedisLimiter {
     async fn take(&self, wanted: u32) -> Grant {
         if self.rate <= 0.0 || wanted == 0 {
-            return Grant {
-                permits: wanted,
-                wait: Duration::ZERO,
-            };
+            return Grant { permits: wanted, wait: Duration::ZERO };
         }
         if let Some(grant) = self.take_shared(wanted).await {
             return grant;
         }
-        self.fallback
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .bucket
-            .take(wanted, Instant::now())
+        self.fallback.lock().unwrap_or_else(PoisonError::into_inner).bucket.take(wanted, Instant::now())
     }
 
     /// The rate over all consumers; while Redis is away each goes on with its share of it.
@@ -112,22 +99,12 @@ mod tests {
     use uuid::Uuid;
 
     fn options(url: &str, key: &str, rate: f64) -> RedisLimiterOptions {
-        RedisLimiterOptions {
-            redis: RedisOptions::new(url),
-            key: key.to_owned(),
-            rate,
-        }
+        RedisLimiterOptions { redis: RedisOptions::new(url), key: key.to_owned(), rate }
     }
 
     async fn shared(key: &str, rate: f64) -> RedisLimiter {
-        let limiter = RedisLimiter::connect(options(&crate::redis::testing::url(), key, rate))
-            .await
-            .unwrap();
-        assert!(
-            limiter.redis.reachable(),
-            "needs a redis at COUPON_TEST_REDIS (default {})",
-            crate::redis::testing::DEFAULT_URL
-        );
+        let limiter = RedisLimiter::connect(options(&crate::redis::testing::url(), key, rate)).await.unwrap();
+        assert!(limiter.redis.reachable(), "needs a redis at COUPON_TEST_REDIS (default {})", crate::redis::testing::DEFAULT_URL);
         limiter
     }
 
@@ -154,10 +131,7 @@ mod tests {
         let start = Instant::now();
         let until = start + Duration::from_millis(1_200);
         let (first, second) = tokio::join!(drain(Arc::clone(&one), until), drain(Arc::clone(&two), until));
-        assert!(
-            one.redis.reachable() && two.redis.reachable(),
-            "the shared bucket was in use all the time"
-        );
+        assert!(one.redis.reachable() && two.redis.reachable(), "the shared bucket was in use all the time");
         let elapsed = start.elapsed().as_secs_f64();
         let taken = f64::from(first + second);
         let most = elapsed.mul_add(rate, burst(rate)) + 1.0;
@@ -172,20 +146,10 @@ mod tests {
         let two = shared(&key, 10.0).await;
         let first = one.take(1_000).await;
         assert_eq!(first.permits, 1, "the burst of 10 a second");
-        assert!(
-            (Duration::from_millis(90)..=Duration::from_millis(100)).contains(&first.wait),
-            "{:?}",
-            first.wait
-        );
+        assert!((Duration::from_millis(90)..=Duration::from_millis(100)).contains(&first.wait), "{:?}", first.wait);
         assert_eq!(two.take(1_000).await.permits, 0, "taken by the other");
         tokio::time::sleep(first.wait).await;
-        assert_eq!(
-            two.take(1).await,
-            Grant {
-                permits: 1,
-                wait: Duration::ZERO
-            }
-        );
+        assert_eq!(two.take(1).await, Grant { permits: 1, wait: Duration::ZERO });
     }
 
     #[tokio::test]
@@ -202,9 +166,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_redis_each_goes_on_with_its_share() {
-        let limiter = RedisLimiter::connect(options("redis://127.0.0.1:1", &some_key(), 1_000.0))
-            .await
-            .unwrap();
+        let limiter = RedisLimiter::connect(options("redis://127.0.0.1:1", &some_key(), 1_000.0)).await.unwrap();
         limiter.share_among(4);
         assert!((limiter.rate() - 1_000.0).abs() < f64::EPSILON);
         let start = Instant::now();
@@ -243,12 +205,6 @@ mod tests {
     #[tokio::test]
     async fn no_rate_is_no_limit() {
         let limiter = shared(&some_key(), 0.0).await;
-        assert_eq!(
-            limiter.take(5_000).await,
-            Grant {
-                permits: 5_000,
-                wait: Duration::ZERO
-            }
-        );
+        assert_eq!(limiter.take(5_000).await, Grant { permits: 5_000, wait: Duration::ZERO });
     }
 }

@@ -24,11 +24,7 @@ const PERMIT: Duration = Duration::from_millis(250);
 /// Clients of one link pool that are kept open while nobody uses them.
 const IDLE_LINKS: usize = 4;
 /// Where systems keep their certificate authorities.
-const SYSTEM_AUTHORITIES: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
+const SYSTEM_AUTHORITIES: [&str; 3] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// The client all connections are made from, replaced when it does not recover by itself.
 pub struct Cluster {
@@ -43,9 +39,7 @@ pub struct Cluster {
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cluster")
-            .field("brokers", &self.options.brokers)
-            .finish_non_exhaustive()
+        f.debug_struct("Cluster").field("brokers", &self.options.brokers).finish_non_exhaustive()
     }
 }
 
@@ -119,14 +113,12 @@ pub async fn timed<T, E: std::fmt::Display>(
 }
 
 async fn build(options: &KafkaOptions, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Client, JournalError> {
-    let mut builder = ClientBuilder::new(options.brokers.clone())
-        .client_id(options.client_id.as_str())
-        .backoff_config(BackoffConfig {
-            init_backoff: Duration::from_millis(50),
-            max_backoff: Duration::from_secs(1),
-            base: 2.0,
-            deadline: None,
-        });
+    let mut builder = ClientBuilder::new(options.brokers.clone()).client_id(options.client_id.as_str()).backoff_config(BackoffConfig {
+        init_backoff: Duration::from_millis(50),
+        max_backoff: Duration::from_secs(1),
+        base: 2.0,
+        deadline: None,
+    });
     if let Some(tls) = tls {
         builder = builder.tls_config(tls);
     }
@@ -182,12 +174,7 @@ pub struct Links {
 
 impl Links {
     pub fn new(topic: &str, partition: i32) -> Self {
-        Self {
-            topic: topic.to_owned(),
-            partition,
-            idle: Mutex::new(Vec::new()),
-            failures: AtomicU32::new(0),
-        }
+        Self { topic: topic.to_owned(), partition, idle: Mutex::new(Vec::new()), failures: AtomicU32::new(0) }
     }
 
     /// A connection for the caller alone. One that is not given back (a failure, a dropped future) is closed.
@@ -197,9 +184,7 @@ impl Links {
         if let Some(link) = pooled {
             return Ok(link);
         }
-        cluster
-            .partition(&self.topic, self.partition, self.failures.load(Ordering::Relaxed))
-            .await
+        cluster.partition(&self.topic, self.partition, self.failures.load(Ordering::Relaxed)).await
     }
 
     pub fn give(&self, link: PartitionClient) {

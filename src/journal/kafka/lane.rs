@@ -134,28 +134,13 @@ impl Lane {
         stop: CancellationToken,
     ) -> Arc<Self> {
         let budget = REQUEST_BYTES.saturating_sub(REQUEST_OVERHEAD + client_id.len() + topic.len());
-        Arc::new(Self {
-            cluster,
-            topic,
-            partition,
-            append_timeout,
-            budget,
-            state: Mutex::default(),
-            wake: Notify::new(),
-            tasks,
-            stop,
-        })
+        Arc::new(Self { cluster, topic, partition, append_timeout, budget, state: Mutex::default(), wake: Notify::new(), tasks, stop })
     }
 
     /// Queues one record; the answer comes when its batch is acknowledged or failed.
     pub fn push(self: &Arc<Self>, key: Vec<u8>, value: Vec<u8>) -> Result<oneshot::Receiver<Result<(), JournalError>>, JournalError> {
         let (done, answer) = oneshot::channel();
-        let item = Item {
-            key,
-            value,
-            queued: Instant::now(),
-            done,
-        };
+        let item = Item { key, value, queued: Instant::now(), done };
         let grow = {
             let mut state = lock(&self.state);
             if state.closed {
@@ -202,11 +187,7 @@ impl Lane {
     }
 
     fn spawn(self: &Arc<Self>) {
-        let seat = Seat {
-            lane: Arc::clone(self),
-            starting: true,
-            released: false,
-        };
+        let seat = Seat { lane: Arc::clone(self), starting: true, released: false };
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             tokio::select! {
@@ -265,9 +246,7 @@ impl Lane {
             }
             let Some(item) = state.pop() else { break };
             if expired {
-                let _ = item
-                    .done
-                    .send(Err(JournalError::Unknown("waited too long for a connection".into())));
+                let _ = item.done.send(Err(JournalError::Unknown("waited too long for a connection".into())));
             } else {
                 bytes += size;
                 batch.push(item);
@@ -321,24 +300,9 @@ async fn work(mut seat: Seat) {
         let at = DateTime::<Utc>::from_timestamp_millis(now_millis()).unwrap_or_default();
         let (records, waiting): (Vec<_>, Vec<_>) = batch
             .into_iter()
-            .map(|item| {
-                (
-                    Record {
-                        key: Some(item.key),
-                        value: Some(item.value),
-                        headers: BTreeMap::new(),
-                        timestamp: at,
-                    },
-                    item.done,
-                )
-            })
+            .map(|item| (Record { key: Some(item.key), value: Some(item.value), headers: BTreeMap::new(), timestamp: at }, item.done))
             .unzip();
-        let outcome = timed(
-            "append",
-            lane.append_timeout,
-            connected.produce(records, Compression::NoCompression),
-        )
-        .await;
+        let outcome = timed("append", lane.append_timeout, connected.produce(records, Compression::NoCompression)).await;
         match &outcome {
             Ok(_) => {
                 failures = 0;
@@ -363,16 +327,8 @@ mod tests {
 
     #[test]
     fn a_worker_is_added_only_while_full_batches_wait() {
-        let mut state = State {
-            bytes: 100,
-            ..State::default()
-        };
-        state.queue.push_back(Item {
-            key: Vec::new(),
-            value: vec![0; 84],
-            queued: Instant::now(),
-            done: oneshot::channel().0,
-        });
+        let mut state = State { bytes: 100, ..State::default() };
+        state.queue.push_back(Item { key: Vec::new(), value: vec![0; 84], queued: Instant::now(), done: oneshot::channel().0 });
         assert!(state.grow(1_000), "the first, for one record");
         state.starting = 0;
         assert!(!state.grow(1_000), "nothing full waits");

@@ -160,10 +160,7 @@ impl KafkaJournal {
                 stop.clone(),
             )
         };
-        let reading = |partition| Reading {
-            fetch: Links::new(&name, partition),
-            offsets: Links::new(&name, partition),
-        };
+        let reading = |partition| Reading { fetch: Links::new(&name, partition), offsets: Links::new(&name, partition) };
         let journal = Self {
             partitions,
             lanes: (0..partitions).map(lane).collect(),
@@ -206,10 +203,7 @@ impl KafkaJournal {
     }
 
     fn reading(&self, partition: Partition) -> Result<&Reading, JournalError> {
-        usize::try_from(partition)
-            .ok()
-            .and_then(|index| self.reading.get(index))
-            .ok_or_else(|| self.no_partition(partition))
+        usize::try_from(partition).ok().and_then(|index| self.reading.get(index)).ok_or_else(|| self.no_partition(partition))
     }
 
     fn no_partition(&self, partition: Partition) -> JournalError {
@@ -243,9 +237,7 @@ async fn topic(cluster: &Cluster, options: &KafkaOptions, name: &str, partitions
     let look = async || -> Result<Option<Partition>, JournalError> {
         let topics = cluster.timed("metadata", client.list_topics()).await?;
         let found = topics.iter().find(|topic| topic.name == name && !topic.partitions.is_empty());
-        found
-            .map(|topic| i32::try_from(topic.partitions.len()).map_err(|error| unknown("metadata", &error)))
-            .transpose()
+        found.map(|topic| i32::try_from(topic.partitions.len()).map_err(|error| unknown("metadata", &error))).transpose()
     };
     if let Some(partitions) = look().await? {
         return Ok(partitions);
@@ -255,20 +247,12 @@ async fn topic(cluster: &Cluster, options: &KafkaOptions, name: &str, partitions
     let create = async {
         match controller.create_topic(name, partitions, options.replication_factor, limit).await {
             // Another process was faster.
-            Err(KafkaError::ServerError {
-                protocol_error: ProtocolError::TopicAlreadyExists,
-                ..
-            }) => Ok(false),
+            Err(KafkaError::ServerError { protocol_error: ProtocolError::TopicAlreadyExists, .. }) => Ok(false),
             outcome => outcome.map(|()| true),
         }
     };
     if cluster.timed(&format!("creating topic {name}"), create).await? {
-        tracing::info!(
-            topic = name,
-            partitions,
-            replication_factor = options.replication_factor,
-            "created topic"
-        );
+        tracing::info!(topic = name, partitions, replication_factor = options.replication_factor, "created topic");
     }
     let started = Instant::now();
     while started.elapsed() < options.call_timeout {
@@ -305,10 +289,7 @@ impl Journal for KafkaJournal {
     }
 
     async fn append(&self, partition: Partition, coupon: CouponId, value: Vec<u8>) -> Result<(), JournalError> {
-        let lane = usize::try_from(partition)
-            .ok()
-            .and_then(|index| self.lanes.get(index))
-            .ok_or_else(|| self.no_partition(partition))?;
+        let lane = usize::try_from(partition).ok().and_then(|index| self.lanes.get(index)).ok_or_else(|| self.no_partition(partition))?;
         let started = Instant::now();
         let answer = lane.push(coupon.to_string().into_bytes(), value)?;
         let limit = self.options.append_timeout;
@@ -329,43 +310,25 @@ impl Journal for KafkaJournal {
         let bytes = 1..i32::try_from(max_bytes).unwrap_or(i32::MAX).clamp(2, i32::MAX);
         let wait = i32::try_from(max_wait.as_millis()).unwrap_or(i32::MAX);
         let mut sent_at = Instant::now();
-        let answer = self.on(
-            links,
-            "fetch",
-            max_wait + self.options.call_timeout,
-            async |link: &PartitionClient| {
-                sent_at = Instant::now();
-                match link.fetch_records(from, bytes, wait).await {
-                    Err(KafkaError::ServerError {
-                        protocol_error: ProtocolError::OffsetOutOfRange,
-                        ..
-                    }) => Ok(None),
-                    outcome => outcome.map(Some),
-                }
-            },
-        );
+        let answer = self.on(links, "fetch", max_wait + self.options.call_timeout, async |link: &PartitionClient| {
+            sent_at = Instant::now();
+            match link.fetch_records(from, bytes, wait).await {
+                Err(KafkaError::ServerError { protocol_error: ProtocolError::OffsetOutOfRange, .. }) => Ok(None),
+                outcome => outcome.map(Some),
+            }
+        });
         let Some((records, high_watermark)) = answer.await? else {
             let bounds = self.bounds(partition).await.ok();
-            return Err(JournalError::OffsetOutOfRange {
-                partition,
-                asked: from,
-                bounds,
-            });
+            return Err(JournalError::OffsetOutOfRange { partition, asked: from, bounds });
         };
         let records = checked(records, from)?;
         if records.is_empty() && high_watermark > from {
             // Nothing of ours writes what a reader never sees (control records), but an empty answer must mean caught up.
-            return Err(JournalError::Unknown(format!(
-                "no record at offset {from} below the high watermark {high_watermark}"
-            )));
+            return Err(JournalError::Unknown(format!("no record at offset {from} below the high watermark {high_watermark}")));
         }
         // The broker notes the high watermark before it reads: it may be older than the records.
         let high_watermark = records.last().map_or(high_watermark, |last| high_watermark.max(last.offset + 1));
-        Ok(Fetched {
-            records,
-            high_watermark,
-            sent_at,
-        })
+        Ok(Fetched { records, high_watermark, sent_at })
     }
 
     async fn bounds(&self, partition: Partition) -> Result<Bounds, JournalError> {
@@ -388,14 +351,7 @@ impl Journal for KafkaJournal {
         if next.is_empty() {
             return Ok(());
         }
-        let KafkaOptions {
-            brokers,
-            client_id,
-            group,
-            topic,
-            call_timeout,
-            ..
-        } = &*self.options;
+        let KafkaOptions { brokers, client_id, group, topic, call_timeout, .. } = &*self.options;
         let mut last = JournalError::Unknown("no try".into());
         let report = async {
             let mut kept = self.coordinator.lock().await;
@@ -426,18 +382,10 @@ impl Journal for KafkaJournal {
 
     async fn copy_dead_letter(&self, key: Vec<u8>, value: Vec<u8>) -> Result<(), JournalError> {
         let timestamp = DateTime::<Utc>::from_timestamp_millis(now_millis()).unwrap_or_default();
-        let record = Record {
-            key: Some(key),
-            value: Some(value),
-            headers: BTreeMap::new(),
-            timestamp,
-        };
-        self.on(
-            &self.dead_letters,
-            "copying a dead letter",
-            self.options.append_timeout,
-            async |link: &PartitionClient| link.produce(vec![record], Compression::NoCompression).await,
-        )
+        let record = Record { key: Some(key), value: Some(value), headers: BTreeMap::new(), timestamp };
+        self.on(&self.dead_letters, "copying a dead letter", self.options.append_timeout, async |link: &PartitionClient| {
+            link.produce(vec![record], Compression::NoCompression).await
+        })
         .await
         .map(drop)
     }

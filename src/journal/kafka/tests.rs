@@ -32,19 +32,14 @@ fn options(partitions: i32) -> KafkaOptions {
 }
 
 async fn connect(options: &KafkaOptions) -> KafkaJournal {
-    KafkaJournal::connect(options.clone())
-        .await
-        .expect("a broker at COUPON_TEST_KAFKA or 127.0.0.1:19092")
+    KafkaJournal::connect(options.clone()).await.expect("a broker at COUPON_TEST_KAFKA or 127.0.0.1:19092")
 }
 
 async fn delete_topics(options: &KafkaOptions) {
     let client = ClientBuilder::new(options.brokers.clone()).build().await.unwrap();
     let controller = client.controller_client().unwrap();
     for name in [&options.topic, &options.dead_letter_topic] {
-        tokio::time::timeout(TEN_SECONDS, controller.delete_topic(name, 5_000))
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(TEN_SECONDS, controller.delete_topic(name, 5_000)).await.unwrap().unwrap();
     }
 }
 
@@ -69,45 +64,18 @@ async fn reads_what_others_wrote() {
     let options = options(2);
     let journal = connect(&options).await;
     let client = ClientBuilder::new(options.brokers.clone()).build().await.unwrap();
-    let partition = client
-        .partition_client(&options.topic, 1, UnknownTopicHandling::Retry)
-        .await
-        .unwrap();
+    let partition = client.partition_client(&options.topic, 1, UnknownTopicHandling::Retry).await.unwrap();
     let timestamp = DateTime::<Utc>::from_timestamp_millis(1_700_000_000_123).unwrap();
-    let record = |key, value| Record {
-        key,
-        value,
-        headers: BTreeMap::new(),
-        timestamp,
-    };
+    let record = |key, value| Record { key, value, headers: BTreeMap::new(), timestamp };
     let records = vec![record(Some(b"k".to_vec()), Some(b"v".to_vec())), record(None, None)];
     partition.produce(records, Compression::NoCompression).await.unwrap();
     let read = suite::read(&journal, 1, 0, 2).await;
-    assert_eq!(
-        read[0],
-        RawRecord {
-            offset: 0,
-            key: b"k".to_vec(),
-            value: b"v".to_vec(),
-            at: 1_700_000_000_123
-        }
-    );
-    assert_eq!(
-        read[1],
-        RawRecord {
-            offset: 1,
-            key: Vec::new(),
-            value: Vec::new(),
-            at: 1_700_000_000_123
-        }
-    );
+    assert_eq!(read[0], RawRecord { offset: 0, key: b"k".to_vec(), value: b"v".to_vec(), at: 1_700_000_000_123 });
+    assert_eq!(read[1], RawRecord { offset: 1, key: Vec::new(), value: Vec::new(), at: 1_700_000_000_123 });
     // Deleted from the front: the range moves, and what is gone is never skipped.
     partition.delete_records(1, 5_000).await.unwrap();
     assert_eq!(journal.bounds(1).await.unwrap(), Bounds { begin: 1, end: 2 });
-    assert!(matches!(
-        journal.fetch(1, 0, 1_000, Duration::ZERO).await,
-        Err(JournalError::OffsetOutOfRange { .. })
-    ));
+    assert!(matches!(journal.fetch(1, 0, 1_000, Duration::ZERO).await, Err(JournalError::OffsetOutOfRange { .. })));
     delete_topics(&options).await;
 }
 
@@ -125,26 +93,16 @@ async fn progress_is_seen_in_the_group_and_a_dead_letter_in_its_topic() {
     let topic = TopicName(StrBytes::from_string(options.topic.clone()));
     let request = OffsetFetchRequest::default()
         .with_group_id(GroupId(StrBytes::from_string(options.group.clone())))
-        .with_topics(Some(vec![
-            OffsetFetchRequestTopic::default()
-                .with_name(topic)
-                .with_partition_indexes(vec![0, 1]),
-        ]));
+        .with_topics(Some(vec![OffsetFetchRequestTopic::default().with_name(topic).with_partition_indexes(vec![0, 1])]));
     let answer = wire.call(&request, 5).await.unwrap();
-    let mut seen: Vec<_> = answer.topics[0]
-        .partitions
-        .iter()
-        .map(|partition| (partition.partition_index, partition.committed_offset))
-        .collect();
+    let mut seen: Vec<_> =
+        answer.topics[0].partitions.iter().map(|partition| (partition.partition_index, partition.committed_offset)).collect();
     seen.sort_unstable();
     assert_eq!(seen, [(0, 0), (1, 3)]);
 
     journal.copy_dead_letter(b"key".to_vec(), b"letter".to_vec()).await.unwrap();
     let client = ClientBuilder::new(options.brokers.clone()).build().await.unwrap();
-    let partition = client
-        .partition_client(&options.dead_letter_topic, 0, UnknownTopicHandling::Retry)
-        .await
-        .unwrap();
+    let partition = client.partition_client(&options.dead_letter_topic, 0, UnknownTopicHandling::Retry).await.unwrap();
     let (records, _) = partition.fetch_records(0, 1..1_000, 1_000).await.unwrap();
     assert_eq!(records[0].record.value.as_deref(), Some(&b"letter"[..]));
     delete_topics(&options).await;
@@ -154,12 +112,7 @@ async fn progress_is_seen_in_the_group_and_a_dead_letter_in_its_topic() {
 async fn settings_are_read() {
     let options = options(2);
     let _journal = connect(&options).await;
-    let settings = Wire::connect(&options.brokers, "coupon-test")
-        .await
-        .unwrap()
-        .settings(&options.topic)
-        .await
-        .unwrap();
+    let settings = Wire::connect(&options.brokers, "coupon-test").await.unwrap().settings(&options.topic).await.unwrap();
     assert_eq!(settings.replicas, 1);
     assert!(settings.values.contains_key("min.insync.replicas"), "{settings:?}");
     delete_topics(&options).await;
@@ -194,12 +147,7 @@ async fn nobody_there_is_an_error_in_time() {
 #[test]
 fn a_gap_is_damage_and_the_front_of_a_batch_is_dropped() {
     let record = |offset| RecordAndOffset {
-        record: Record {
-            key: None,
-            value: None,
-            headers: BTreeMap::new(),
-            timestamp: DateTime::<Utc>::default(),
-        },
+        record: Record { key: None, value: None, headers: BTreeMap::new(), timestamp: DateTime::<Utc>::default() },
         offset,
     };
     let offsets = |records: Vec<i64>| checked(records.into_iter().map(record).collect(), 5).map(|good| good.len());

@@ -116,11 +116,7 @@ impl Wire {
             match TcpStream::connect(broker).await {
                 Ok(stream) => {
                     stream.set_nodelay(true).map_err(|error| unknown(broker, &error))?;
-                    return Ok(Self {
-                        stream,
-                        client_id: text(client_id),
-                        correlation: 0,
-                    });
+                    return Ok(Self { stream, client_id: text(client_id), correlation: 0 });
                 }
                 Err(error) => last = unknown(broker, &error),
             }
@@ -137,18 +133,13 @@ impl Wire {
             .with_correlation_id(self.correlation)
             .with_client_id(Some(self.client_id.clone()));
         let mut frame = vec![0; 4];
-        header
-            .encode(&mut frame, R::header_version(version))
-            .map_err(|error| failed(&error))?;
+        header.encode(&mut frame, R::header_version(version)).map_err(|error| failed(&error))?;
         request.encode(&mut frame, version).map_err(|error| failed(&error))?;
         let length = i32::try_from(frame.len() - 4).map_err(|error| failed(&error))?;
         frame[..4].copy_from_slice(&length.to_be_bytes());
         self.stream.write_all(&frame).await.map_err(|error| failed(&error))?;
         let length = self.stream.read_i32().await.map_err(|error| failed(&error))?;
-        let length = usize::try_from(length)
-            .ok()
-            .filter(|length| *length <= MAX_ANSWER)
-            .ok_or_else(|| failed(&"bad length"))?;
+        let length = usize::try_from(length).ok().filter(|length| *length <= MAX_ANSWER).ok_or_else(|| failed(&"bad length"))?;
         let mut answer = vec![0; length];
         self.stream.read_exact(&mut answer).await.map_err(|error| failed(&error))?;
         let mut answer = tokio_util::bytes::Bytes::from(answer);
@@ -183,11 +174,7 @@ impl Wire {
         let request = OffsetCommitRequest::default()
             .with_group_id(GroupId(text(group)))
             .with_generation_id_or_member_epoch(-1)
-            .with_topics(vec![
-                OffsetCommitRequestTopic::default()
-                    .with_name(topic_name(topic))
-                    .with_partitions(partitions),
-            ]);
+            .with_topics(vec![OffsetCommitRequestTopic::default().with_name(topic_name(topic)).with_partitions(partitions)]);
         let answer = self.call(&request, 7).await?;
         for partition in answer.topics.iter().flat_map(|topic| &topic.partitions) {
             check("committing group offsets", partition.error_code)?;
@@ -197,15 +184,8 @@ impl Wire {
 
     /// The topic's effective settings and replicas.
     pub async fn settings(&mut self, topic: &str) -> Result<TopicSettings, JournalError> {
-        let resource = DescribeConfigsResource::default()
-            .with_resource_type(TOPIC_RESOURCE)
-            .with_resource_name(text(topic));
-        let answer = self
-            .call(
-                &DescribeConfigsRequest::default().with_resources(vec![resource.with_configuration_keys(None)]),
-                1,
-            )
-            .await?;
+        let resource = DescribeConfigsResource::default().with_resource_type(TOPIC_RESOURCE).with_resource_name(text(topic));
+        let answer = self.call(&DescribeConfigsRequest::default().with_resources(vec![resource.with_configuration_keys(None)]), 1).await?;
         let mut settings = TopicSettings::default();
         for result in answer.results {
             check("describing the topic", result.error_code)?;
@@ -215,9 +195,7 @@ impl Wire {
             }
         }
         let wanted = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
-        let request = MetadataRequest::default()
-            .with_topics(Some(vec![wanted]))
-            .with_allow_auto_topic_creation(false);
+        let request = MetadataRequest::default().with_topics(Some(vec![wanted])).with_allow_auto_topic_creation(false);
         let answer = self.call(&request, 5).await?;
         let partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
         settings.replicas = partitions.map(|partition| partition.replica_nodes.len()).min().unwrap_or_default();
@@ -230,23 +208,12 @@ mod tests {
     use super::*;
 
     fn settings(replicas: usize, values: &[(&str, &str)]) -> TopicSettings {
-        TopicSettings {
-            values: values
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                .collect(),
-            replicas,
-        }
+        TopicSettings { values: values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(), replicas }
     }
 
     #[test]
     fn only_dangerous_settings_are_complained_about() {
-        let good = [
-            ("cleanup.policy", "delete"),
-            ("retention.ms", "-1"),
-            ("retention.bytes", "-1"),
-            ("min.insync.replicas", "2"),
-        ];
+        let good = [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1"), ("min.insync.replicas", "2")];
         assert!(settings(3, &good).dangers().is_empty());
         assert!(settings(1, &[("min.insync.replicas", "1")]).dangers().is_empty());
         let bad = [

@@ -22,9 +22,7 @@ struct Locked {
 pub(super) async fn migrate(session: MysqlSession) -> Result<Vec<String>, Fault> {
     let task = tokio::task::spawn_blocking(move || {
         let mut conn: AsyncConnectionWrapper<AsyncMysqlConnection> = session.conn.into();
-        let lock: Locked = diesel::sql_query(LOCK)
-            .get_result(&mut conn)
-            .map_err(|error| errors::mysql(&error, None))?;
+        let lock: Locked = diesel::sql_query(LOCK).get_result(&mut conn).map_err(|error| errors::mysql(&error, None))?;
         if lock.got != Some(1) {
             return Err(Fault::Retry("another process is migrating".to_owned()));
         }

@@ -50,10 +50,7 @@ impl MysqlLedger {
     /// # Errors
     /// [`LedgerError::Schema`] when the URL cannot be read.
     pub fn connect(options: MysqlOptions) -> Result<Self, LedgerError> {
-        Ok(Self {
-            query_timeout: options.query_timeout,
-            pool: Pool::new(options)?,
-        })
+        Ok(Self { query_timeout: options.query_timeout, pool: Pool::new(options)? })
     }
 }
 

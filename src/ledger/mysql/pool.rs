@@ -71,10 +71,7 @@ impl MysqlSession {
         self.conn.batch_execute(ask).await.ok()?;
         let answer = "SELECT CAST(@coupon_number AS CHAR) AS number, CAST(@coupon_state AS CHAR) AS sqlstate";
         let row: Condition = diesel::sql_query(answer).get_result(&mut self.conn).await.ok()?;
-        Some(Diagnosis {
-            number: row.number?.parse().ok()?,
-            sqlstate: row.sqlstate.unwrap_or_default(),
-        })
+        Some(Diagnosis { number: row.number?.parse().ok()?, sqlstate: row.sqlstate.unwrap_or_default() })
     }
 
     async fn run(&mut self, sql: &str) -> Result<(), Fault> {
@@ -147,10 +144,7 @@ pub(super) struct Pool {
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool")
-            .field("host", &self.opts.ip_or_hostname())
-            .field("size", &self.size)
-            .finish_non_exhaustive()
+        f.debug_struct("Pool").field("host", &self.opts.ip_or_hostname()).field("size", &self.size).finish_non_exhaustive()
     }
 }
 
@@ -192,21 +186,13 @@ impl Pool {
     /// A new connection, outside the pool.
     pub(super) async fn open(&self) -> Result<MysqlSession, Fault> {
         let connect = async {
-            let conn = mysql_async::Conn::new(self.opts.clone())
-                .await
-                .map_err(|error| Fault::Down(error.to_string()))?;
-            AsyncMysqlConnection::try_from(conn)
-                .await
-                .map_err(|error| Fault::Down(error.to_string()))
+            let conn = mysql_async::Conn::new(self.opts.clone()).await.map_err(|error| Fault::Down(error.to_string()))?;
+            AsyncMysqlConnection::try_from(conn).await.map_err(|error| Fault::Down(error.to_string()))
         };
         let conn = timeout(self.connect_timeout, connect)
             .await
             .map_err(|_| Fault::Down(format!("no connection within {} ms", self.connect_timeout.as_millis())))??;
-        Ok(MysqlSession {
-            conn,
-            statement_timeout: self.query_timeout,
-            broken: false,
-        })
+        Ok(MysqlSession { conn, statement_timeout: self.query_timeout, broken: false })
     }
 
     /// A connection for one call.
@@ -218,32 +204,17 @@ impl Pool {
         loop {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some((mut session, since)) = idle else { break };
-            if since.elapsed() < TRUST
-                || timeout(self.connect_timeout, session.run("DO 0"))
-                    .await
-                    .is_ok_and(|result| result.is_ok())
-            {
-                return Ok(Lease {
-                    pool: self,
-                    session,
-                    _permit: permit,
-                });
+            if since.elapsed() < TRUST || timeout(self.connect_timeout, session.run("DO 0")).await.is_ok_and(|result| result.is_ok()) {
+                return Ok(Lease { pool: self, session, _permit: permit });
             }
         }
-        Ok(Lease {
-            pool: self,
-            session: self.open().await?,
-            _permit: permit,
-        })
+        Ok(Lease { pool: self, session: self.open().await?, _permit: permit })
     }
 
     pub(super) fn counts(&self) -> (u32, u32) {
         let used = self.size.saturating_sub(self.permits.available_permits());
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).len();
-        (
-            u32::try_from(used).unwrap_or(u32::MAX),
-            u32::try_from(used + idle).unwrap_or(u32::MAX),
-        )
+        (u32::try_from(used).unwrap_or(u32::MAX), u32::try_from(used + idle).unwrap_or(u32::MAX))
     }
 }
 

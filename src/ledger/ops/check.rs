@@ -118,27 +118,15 @@ fn judge(row: &Counted, found: &mut Found) -> Result<(), Fault> {
         report("over_issued", format!("{} issued of {}", row.issued, row.total_quantity));
     }
     if row.row_count + row.dead_count != row.issued {
-        report(
-            "count",
-            format!(
-                "{} issued, but {} rows and {} open dead letters",
-                row.issued, row.row_count, row.dead_count
-            ),
-        );
+        report("count", format!("{} issued, but {} rows and {} open dead letters", row.issued, row.row_count, row.dead_count));
     }
     if let Some(top) = row.top_sequence.filter(|top| *top >= row.next_sequence) {
-        report(
-            "sequence",
-            format!("a row has sequence {top}, the next one to give is {}", row.next_sequence),
-        );
+        report("sequence", format!("a row has sequence {top}, the next one to give is {}", row.next_sequence));
     }
     // Every number given out is a row, an unsettled dead letter or a revocation.
     let accounted = row.row_count + row.dead_count + row.revoked_count;
     if accounted != row.next_sequence - 1 {
-        report(
-            "sequence_gap",
-            format!("{} numbers given out, {accounted} accounted for", row.next_sequence - 1),
-        );
+        report("sequence_gap", format!("{} numbers given out, {accounted} accounted for", row.next_sequence - 1));
     }
     Ok(())
 }

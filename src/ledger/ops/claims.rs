@@ -29,11 +29,7 @@ pub(in crate::ledger) async fn claim<S: Session>(session: &mut S, owner: &str, l
 async fn rebalance<S: Session>(session: &mut S, owner: &str, lease: Duration) -> Result<Vec<Partition>, Fault> {
     // Claims of all members one after the other: this row is their lock.
     let lock = settings::table.filter(settings::name.eq(PARTITIONS));
-    if session
-        .execute(diesel::update(lock).set(settings::value.eq(settings::value)))
-        .await?
-        == 0
-    {
+    if session.execute(diesel::update(lock).set(settings::value.eq(settings::value))).await? == 0 {
         return Err(Fault::Schema("the partition count is not recorded yet".to_owned()));
     }
     let now = session.clock().await?;
@@ -43,19 +39,13 @@ async fn rebalance<S: Session>(session: &mut S, owner: &str, lease: Duration) ->
         let row = (consumers::owner.eq(owner.to_owned()), consumers::expires_at.eq(until));
         session.execute(diesel::insert_into(consumers::table).values(row)).await?;
     }
-    session
-        .execute(diesel::delete(consumers::table.filter(consumers::expires_at.le(now))))
-        .await?;
+    session.execute(diesel::delete(consumers::table.filter(consumers::expires_at.le(now)))).await?;
     let members: Vec<String> = session.load(consumers::table.select(consumers::owner)).await?;
     let all = partition_claims::table.select((partition_claims::part, partition_claims::owner, partition_claims::expires_at));
     let claims: Vec<(Partition, Option<String>, i64)> = session.load(all.order(partition_claims::part)).await?;
 
     let share = claims.len().div_ceil(members.len().max(1));
-    let mut mine: Vec<Partition> = claims
-        .iter()
-        .filter(|(_, holder, _)| holder.as_deref() == Some(owner))
-        .map(|claim| claim.0)
-        .collect();
+    let mut mine: Vec<Partition> = claims.iter().filter(|(_, holder, _)| holder.as_deref() == Some(owner)).map(|claim| claim.0).collect();
     let surplus = mine.split_off(share.min(mine.len()));
     let open = claims.iter().filter(|(_, holder, expires_at)| match holder.as_deref() {
         None => true,
@@ -79,9 +69,7 @@ type Parts = diesel::dsl::EqAny<partition_claims::part, Vec<Partition>>;
 
 async fn free<S: Session>(session: &mut S, which: Parts) -> Result<(), Fault> {
     let set = (partition_claims::owner.eq(None::<String>), partition_claims::expires_at.eq(0));
-    session
-        .execute(diesel::update(partition_claims::table.filter(which)).set(set))
-        .await?;
+    session.execute(diesel::update(partition_claims::table.filter(which)).set(set)).await?;
     Ok(())
 }
 
@@ -99,18 +87,12 @@ pub(in crate::ledger) async fn release<S: Session>(session: &mut S, owner: &str)
 
 async fn leave<S: Session>(session: &mut S, owner: &str) -> Result<(), Fault> {
     let lock = settings::table.filter(settings::name.eq(PARTITIONS));
-    session
-        .execute(diesel::update(lock).set(settings::value.eq(settings::value)))
-        .await?;
-    let mine = partition_claims::table
-        .filter(partition_claims::owner.eq(owner.to_owned()))
-        .select(partition_claims::part);
+    session.execute(diesel::update(lock).set(settings::value.eq(settings::value))).await?;
+    let mine = partition_claims::table.filter(partition_claims::owner.eq(owner.to_owned())).select(partition_claims::part);
     let mine: Vec<Partition> = session.load(mine).await?;
     if !mine.is_empty() {
         free(session, partition_claims::part.eq_any(mine)).await?;
     }
-    session
-        .execute(diesel::delete(consumers::table.filter(consumers::owner.eq(owner.to_owned()))))
-        .await?;
+    session.execute(diesel::delete(consumers::table.filter(consumers::owner.eq(owner.to_owned())))).await?;
     Ok(())
 }

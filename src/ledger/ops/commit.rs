@@ -55,18 +55,14 @@ async fn write<S: Session>(session: &mut S, batch: &Batch, rows: Rows) -> Result
     let mut terms: Vec<TermsRaw> = batch.terms.iter().map(TermsRaw::from).collect();
     terms.sort_by(|a, b| (&a.coupon_id, a.version).cmp(&(&b.coupon_id, b.version)));
     for chunk in terms.chunks(CHUNK) {
-        session
-            .execute(diesel::insert_into(coupon_terms::table).values(chunk.to_vec()))
-            .await?;
+        session.execute(diesel::insert_into(coupon_terms::table).values(chunk.to_vec())).await?;
     }
     let committed = put_issued(session, batch, rows).await?;
     let mut letters: Vec<NewDeadLetter> = batch.dead_letters.iter().map(NewDeadLetter::from).collect();
     letters.sort_by_key(|letter| (letter.part, letter.log_offset));
     // Raw bytes of 8 KiB each: smaller statements.
     for chunk in letters.chunks(CHUNK / 10) {
-        session
-            .execute(diesel::insert_into(dead_letters::table).values(chunk.to_vec()))
-            .await?;
+        session.execute(diesel::insert_into(dead_letters::table).values(chunk.to_vec())).await?;
     }
     for revocation in &batch.revocations {
         revoke(session, revocation).await?;
@@ -75,13 +71,9 @@ async fn write<S: Session>(session: &mut S, batch: &Batch, rows: Rows) -> Result
 }
 
 async fn move_offset<S: Session>(session: &mut S, step: Move) -> Result<(), Fault> {
-    let row = partition_offsets::table
-        .filter(partition_offsets::part.eq(step.partition))
-        .filter(partition_offsets::next_offset.eq(step.from));
-    let set = (
-        partition_offsets::next_offset.eq(step.to),
-        partition_offsets::fingerprint.eq(step.fingerprint),
-    );
+    let row =
+        partition_offsets::table.filter(partition_offsets::part.eq(step.partition)).filter(partition_offsets::next_offset.eq(step.from));
+    let set = (partition_offsets::next_offset.eq(step.to), partition_offsets::fingerprint.eq(step.fingerprint));
     match session.execute(diesel::update(row).set(set)).await? {
         0 => Err(Fault::Fenced(step.partition)),
         _ => Ok(()),
@@ -146,23 +138,13 @@ async fn partition_of<S: Session>(
     if let Some(partition) = known.get(&row.coupon) {
         return Ok(*partition);
     }
-    let query = coupons::table
-        .filter(coupons::coupon_id.eq(row.coupon.to_string()))
-        .select(coupons::part);
-    session
-        .first(query)
-        .await?
-        .ok_or_else(|| Fault::Guard(format!("a win of coupon {}, which has no row", row.coupon)))
+    let query = coupons::table.filter(coupons::coupon_id.eq(row.coupon.to_string())).select(coupons::part);
+    session.first(query).await?.ok_or_else(|| Fault::Guard(format!("a win of coupon {}, which has no row", row.coupon)))
 }
 
 /// Writes a refused win as a dead letter, which keeps its slot and sequence.
 async fn bury<S: Session>(session: &mut S, partition: Partition, row: &IssuedRow, error: String) -> Result<DeadWin, Fault> {
-    let win = DeadWin {
-        coupon: row.coupon,
-        user: row.user.clone(),
-        sequence: row.sequence,
-        requested_at: row.requested_at,
-    };
+    let win = DeadWin { coupon: row.coupon, user: row.user.clone(), sequence: row.sequence, requested_at: row.requested_at };
     let now = now_millis();
     let letter = DeadLetter {
         id: 0,
@@ -176,9 +158,7 @@ async fn bury<S: Session>(session: &mut S, partition: Partition, row: &IssuedRow
         created_at: now,
         updated_at: now,
     };
-    session
-        .execute(diesel::insert_into(dead_letters::table).values(NewDeadLetter::from(&letter)))
-        .await?;
+    session.execute(diesel::insert_into(dead_letters::table).values(NewDeadLetter::from(&letter))).await?;
     Ok(win)
 }
 
@@ -190,13 +170,8 @@ async fn revoke<S: Session>(session: &mut S, row: &RevocationRow) -> Result<(), 
         .filter(dead_letters::coupon_id.eq(coupon.clone()))
         .filter(dead_letters::sequence.eq(row.sequence))
         .filter(dead_letters::user_id.eq(user.clone()));
-    let set = (
-        dead_letters::state.eq(DeadLetterState::Abandoned.as_str()),
-        dead_letters::updated_at.eq(now_millis()),
-    );
-    let abandoned = session
-        .execute(diesel::update(letter.clone().filter(dead_letters::state.eq_any(UNSETTLED))).set(set))
-        .await?;
+    let set = (dead_letters::state.eq(DeadLetterState::Abandoned.as_str()), dead_letters::updated_at.eq(now_millis()));
+    let abandoned = session.execute(diesel::update(letter.clone().filter(dead_letters::state.eq_any(UNSETTLED))).set(set)).await?;
     let won_offset = if abandoned > 0 {
         session.first(letter.select(dead_letters::log_offset)).await?
     } else {
@@ -209,13 +184,8 @@ async fn revoke<S: Session>(session: &mut S, row: &RevocationRow) -> Result<(), 
         won_offset
     };
     let Some(won_offset) = won_offset else {
-        return Err(Fault::Guard(format!(
-            "coupon {coupon}: sequence {} is revoked, but there is no such win",
-            row.sequence
-        )));
+        return Err(Fault::Guard(format!("coupon {coupon}: sequence {} is revoked, but there is no such win", row.sequence)));
     };
-    session
-        .execute(diesel::insert_into(revocations::table).values(RevocationRaw::new(row, won_offset)))
-        .await?;
+    session.execute(diesel::insert_into(revocations::table).values(RevocationRaw::new(row, won_offset))).await?;
     Ok(())
 }

@@ -30,20 +30,12 @@ pub(in crate::ledger) async fn list<S: Session>(
 }
 
 pub(in crate::ledger) async fn get<S: Session>(session: &mut S, id: i64) -> Result<Option<DeadLetter>, Fault> {
-    let query = dead_letters::table
-        .filter(dead_letters::id.eq(id))
-        .select(dead_letters::all_columns);
-    session
-        .first::<DeadLetterRaw, _>(query)
-        .await?
-        .map(DeadLetter::try_from)
-        .transpose()
+    let query = dead_letters::table.filter(dead_letters::id.eq(id)).select(dead_letters::all_columns);
+    session.first::<DeadLetterRaw, _>(query).await?.map(DeadLetter::try_from).transpose()
 }
 
 pub(in crate::ledger) async fn counts<S: Session>(session: &mut S) -> Result<HashMap<DeadLetterState, i64>, Fault> {
-    let query = dead_letters::table
-        .group_by(dead_letters::state)
-        .select((dead_letters::state, diesel::dsl::count_star()));
+    let query = dead_letters::table.group_by(dead_letters::state).select((dead_letters::state, diesel::dsl::count_star()));
     let mut counts: HashMap<DeadLetterState, i64> = DeadLetterState::ALL.into_iter().map(|state| (state, 0)).collect();
     for (state, count) in session.load::<(String, i64), _>(query).await? {
         if let Some(state) = DeadLetterState::parse(&state) {
@@ -54,18 +46,14 @@ pub(in crate::ledger) async fn counts<S: Session>(session: &mut S) -> Result<Has
 }
 
 pub(in crate::ledger) async fn unsettled<S: Session>(session: &mut S, coupon: CouponId) -> Result<i64, Fault> {
-    let query = dead_letters::table
-        .filter(dead_letters::coupon_id.eq(coupon.to_string()))
-        .filter(dead_letters::state.eq_any(UNSETTLED))
-        .count();
+    let query =
+        dead_letters::table.filter(dead_letters::coupon_id.eq(coupon.to_string())).filter(dead_letters::state.eq_any(UNSETTLED)).count();
     Ok(session.first(query).await?.unwrap_or(0))
 }
 
 /// From `open` to `to`; false: it was not open.
 async fn leave_open<S: Session>(session: &mut S, id: i64, to: DeadLetterState) -> Result<bool, Fault> {
-    let row = dead_letters::table
-        .filter(dead_letters::id.eq(id))
-        .filter(dead_letters::state.eq(DeadLetterState::Open.as_str()));
+    let row = dead_letters::table.filter(dead_letters::id.eq(id)).filter(dead_letters::state.eq(DeadLetterState::Open.as_str()));
     let set = (dead_letters::state.eq(to.as_str()), dead_letters::updated_at.eq(now_millis()));
     Ok(session.execute(diesel::update(row).set(set)).await? > 0)
 }
@@ -96,9 +84,7 @@ async fn replay_within<S: Session>(session: &mut S, id: i64) -> Result<ReplayOut
         requested_at: win.requested_at,
         issued_at: 0,
     };
-    session
-        .execute(diesel::insert_into(issued_coupons::table).values(IssuedRaw::new(&row, now_millis())))
-        .await?;
+    session.execute(diesel::insert_into(issued_coupons::table).values(IssuedRaw::new(&row, now_millis()))).await?;
     Ok(ReplayOutcome::Replayed)
 }
 
@@ -113,11 +99,7 @@ async fn abandon_within<S: Session>(session: &mut S, id: i64) -> Result<Option<D
     if letter.state != DeadLetterState::Open {
         return Ok(Some(letter));
     }
-    let to = if letter.win.is_some() {
-        DeadLetterState::Abandoning
-    } else {
-        DeadLetterState::Abandoned
-    };
+    let to = if letter.win.is_some() { DeadLetterState::Abandoning } else { DeadLetterState::Abandoned };
     leave_open(session, id, to).await?;
     get(session, id).await
 }

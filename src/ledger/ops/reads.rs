@@ -26,9 +26,7 @@ pub(in crate::ledger) async fn positions<S: Session>(session: &mut S) -> Result<
 }
 
 pub(in crate::ledger) async fn coupon<S: Session>(session: &mut S, coupon: CouponId) -> Result<Option<CouponRow>, Fault> {
-    let query = coupons::table
-        .filter(coupons::coupon_id.eq(coupon.to_string()))
-        .select(coupons::all_columns);
+    let query = coupons::table.filter(coupons::coupon_id.eq(coupon.to_string())).select(coupons::all_columns);
     session.first::<CouponRaw, _>(query).await?.map(CouponRow::try_from).transpose()
 }
 
@@ -54,15 +52,11 @@ pub(in crate::ledger) async fn coupons_of<S: Session>(
     let rows: Vec<(IssuedRaw, CouponRaw)> = match &page.after {
         None => session.load(query).await?,
         Some((at, coupon)) => {
-            let same = issued_coupons::issued_at
-                .eq(*at)
-                .and(issued_coupons::coupon_id.lt(coupon.to_string()));
+            let same = issued_coupons::issued_at.eq(*at).and(issued_coupons::coupon_id.lt(coupon.to_string()));
             session.load(query.filter(issued_coupons::issued_at.lt(*at).or(same))).await?
         }
     };
-    rows.into_iter()
-        .map(|(row, coupon)| Ok((IssuedRow::try_from(row)?, CouponRow::try_from(coupon)?.terms)))
-        .collect()
+    rows.into_iter().map(|(row, coupon)| Ok((IssuedRow::try_from(row)?, CouponRow::try_from(coupon)?.terms))).collect()
 }
 
 pub(in crate::ledger) async fn load<S: Session>(
@@ -88,9 +82,7 @@ async fn load_within<S: Session>(
     }
     let ids: Vec<String> = wanted.keys().map(CouponId::to_string).collect();
     for chunk in ids.chunks(CHUNK) {
-        let query = coupons::table
-            .filter(coupons::coupon_id.eq_any(chunk.to_vec()))
-            .select(coupons::all_columns);
+        let query = coupons::table.filter(coupons::coupon_id.eq_any(chunk.to_vec())).select(coupons::all_columns);
         let rows: Vec<CouponRow> = convert(session.load::<CouponRaw, _>(query).await?)?;
         loaded.coupons.extend(rows.into_iter().map(|row| (row.coupon, row)));
     }

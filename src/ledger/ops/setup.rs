@@ -32,38 +32,22 @@ async fn fix<S: Session>(session: &mut S, wanted: Partition) -> Result<Partition
     let query = settings::table.filter(settings::name.eq(PARTITIONS)).select(settings::value);
     let recorded: Option<String> = session.first(query).await?;
     let count = match recorded {
-        Some(text) => text
-            .parse::<Partition>()
-            .map_err(|_| Fault::Schema(format!("the recorded partition count {text:?} is not a number")))?,
+        Some(text) => {
+            text.parse::<Partition>().map_err(|_| Fault::Schema(format!("the recorded partition count {text:?} is not a number")))?
+        }
         None => {
             let row = (settings::name.eq(PARTITIONS), settings::value.eq(wanted.to_string()));
             session.execute(diesel::insert_into(settings::table).values(row)).await?;
             wanted
         }
     };
-    let offsets: HashSet<Partition> = session
-        .load(partition_offsets::table.select(partition_offsets::part))
-        .await?
-        .into_iter()
-        .collect();
-    let missing: Vec<OffsetRaw> = (0..count)
-        .filter(|part| !offsets.contains(part))
-        .map(|part| OffsetRaw {
-            part,
-            next_offset: 0,
-            fingerprint: 0,
-        })
-        .collect();
+    let offsets: HashSet<Partition> = session.load(partition_offsets::table.select(partition_offsets::part)).await?.into_iter().collect();
+    let missing: Vec<OffsetRaw> =
+        (0..count).filter(|part| !offsets.contains(part)).map(|part| OffsetRaw { part, next_offset: 0, fingerprint: 0 }).collect();
     for chunk in missing.chunks(1_000) {
-        session
-            .execute(diesel::insert_into(partition_offsets::table).values(chunk.to_vec()))
-            .await?;
+        session.execute(diesel::insert_into(partition_offsets::table).values(chunk.to_vec())).await?;
     }
-    let claims: HashSet<Partition> = session
-        .load(partition_claims::table.select(partition_claims::part))
-        .await?
-        .into_iter()
-        .collect();
+    let claims: HashSet<Partition> = session.load(partition_claims::table.select(partition_claims::part)).await?.into_iter().collect();
     for part in (0..count).filter(|part| !claims.contains(part)) {
         let row = (partition_claims::part.eq(part), partition_claims::expires_at.eq(0));
         session.execute(diesel::insert_into(partition_claims::table).values(row)).await?;
@@ -79,25 +63,15 @@ struct Applied {
 
 /// Compares the migrations that ran with those of this build, without writing anything.
 pub(in crate::ledger) async fn check_schema<S: Session>(session: &mut S, embedded: &[(String, String)]) -> Result<(), Fault> {
-    let rows: Vec<Applied> = match session
-        .load(diesel::sql_query("SELECT version FROM __diesel_schema_migrations"))
-        .await
-    {
+    let rows: Vec<Applied> = match session.load(diesel::sql_query("SELECT version FROM __diesel_schema_migrations")).await {
         // No such table: nothing ran yet.
         Err(Fault::Schema(_)) => Vec::new(),
         result => result?,
     };
     let applied: HashSet<String> = rows.into_iter().map(|row| row.version).collect();
-    let pending: Vec<&str> = embedded
-        .iter()
-        .filter(|(version, _)| !applied.contains(version))
-        .map(|(_, name)| name.as_str())
-        .collect();
+    let pending: Vec<&str> = embedded.iter().filter(|(version, _)| !applied.contains(version)).map(|(_, name)| name.as_str()).collect();
     if pending.is_empty() {
         return Ok(());
     }
-    Err(Fault::Schema(format!(
-        "the tables are older than this build ({} is missing): run coupon-svc migrate",
-        pending.join(", ")
-    )))
+    Err(Fault::Schema(format!("the tables are older than this build ({} is missing): run coupon-svc migrate", pending.join(", "))))
 }

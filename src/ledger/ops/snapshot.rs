@@ -36,11 +36,8 @@ async fn stream<S: Session>(session: &mut S, sink: &mut dyn SnapshotSink) -> Res
     let mut live = Vec::new();
     let mut after = String::new();
     loop {
-        let query = coupons::table
-            .filter(coupons::coupon_id.gt(after.clone()))
-            .order(coupons::coupon_id)
-            .limit(LIMIT)
-            .select(coupons::all_columns);
+        let query =
+            coupons::table.filter(coupons::coupon_id.gt(after.clone())).order(coupons::coupon_id).limit(LIMIT).select(coupons::all_columns);
         let page: Vec<CouponRaw> = session.load(query).await?;
         let last = page.len() < PAGE;
         for raw in page {
@@ -85,9 +82,8 @@ async fn stream_users<S: Session>(session: &mut S, sink: &mut dyn SnapshotSink, 
             break;
         }
     }
-    let query = revocations::table
-        .filter(revocations::coupon_id.eq(coupon.to_string()))
-        .select((revocations::user_id, revocations::sequence));
+    let query =
+        revocations::table.filter(revocations::coupon_id.eq(coupon.to_string())).select((revocations::user_id, revocations::sequence));
     for (user, sequence) in session.load::<(String, i64), _>(query).await? {
         sink.user(coupon, &user, UserState::Revoked(sequence));
     }
@@ -105,19 +101,10 @@ pub(in crate::ledger) async fn audit_view<S: Session>(
 }
 
 async fn view<S: Session>(session: &mut S, partition: Partition, only: Option<CouponId>) -> Result<AuditView, Fault> {
-    let position = reads::positions(session)
-        .await?
-        .into_iter()
-        .find(|position| position.partition == partition);
+    let position = reads::positions(session).await?.into_iter().find(|position| position.partition == partition);
     let position = position.ok_or_else(|| Fault::Schema(format!("partition {partition} is not one of this ledger")))?;
-    let query = coupons::table
-        .filter(coupons::part.eq(partition))
-        .order(coupons::coupon_id)
-        .select(coupons::all_columns);
-    let letters = dead_letters::table
-        .filter(dead_letters::part.eq(partition))
-        .order(dead_letters::id)
-        .select(dead_letters::all_columns);
+    let query = coupons::table.filter(coupons::part.eq(partition)).order(coupons::coupon_id).select(coupons::all_columns);
+    let letters = dead_letters::table.filter(dead_letters::part.eq(partition)).order(dead_letters::id).select(dead_letters::all_columns);
     let (rows, letters) = match only.map(|coupon| coupon.to_string()) {
         None => (session.load(query).await?, session.load(letters).await?),
         Some(id) => (
@@ -141,15 +128,11 @@ async fn view<S: Session>(session: &mut S, partition: Partition, only: Option<Co
 }
 
 async fn view_coupon<S: Session>(session: &mut S, view: &mut AuditView, id: String) -> Result<(), Fault> {
-    let query = coupon_terms::table
-        .filter(coupon_terms::coupon_id.eq(id.clone()))
-        .order(coupon_terms::version)
-        .select(coupon_terms::all_columns);
+    let query =
+        coupon_terms::table.filter(coupon_terms::coupon_id.eq(id.clone())).order(coupon_terms::version).select(coupon_terms::all_columns);
     view.terms.extend(convert(session.load::<TermsRaw, _>(query).await?)?);
-    let query = revocations::table
-        .filter(revocations::coupon_id.eq(id.clone()))
-        .order(revocations::sequence)
-        .select(revocations::all_columns);
+    let query =
+        revocations::table.filter(revocations::coupon_id.eq(id.clone())).order(revocations::sequence).select(revocations::all_columns);
     view.revocations.extend(convert(session.load::<RevocationRaw, _>(query).await?)?);
     let mut after: Sequence = i64::MIN;
     loop {

@@ -8,12 +8,7 @@ async fn poisoned(bench: &Bench) -> CouponId {
     let coupon = CouponId::random();
     let batch = wins(coupon, 10, 0, &["a".to_owned(), "poison".to_owned(), "b".to_owned()]);
     let committed = bench.ledger.commit(&batch).await.unwrap();
-    let dead = DeadWin {
-        coupon,
-        user: user("poison"),
-        sequence: 2,
-        requested_at: 77,
-    };
+    let dead = DeadWin { coupon, user: user("poison"), sequence: 2, requested_at: 77 };
     assert_eq!(committed, Committed { rows: 2, dead: vec![dead] });
     coupon
 }
@@ -25,11 +20,7 @@ async fn only_letter(bench: &Bench) -> DeadLetter {
 }
 
 async fn state_of_poison(bench: &Bench, coupon: CouponId) -> Option<UserState> {
-    let loaded = bench
-        .ledger
-        .load(&[0], &HashMap::from([(coupon, vec![user("poison")])]))
-        .await
-        .unwrap();
+    let loaded = bench.ledger.load(&[0], &HashMap::from([(coupon, vec![user("poison")])])).await.unwrap();
     loaded.users.get(&coupon).and_then(|users| users.get(&user("poison"))).copied()
 }
 
@@ -37,15 +28,7 @@ pub(super) async fn a_refused_row_becomes_a_dead_letter(bench: Arc<Bench>) {
     let coupon = poisoned(&bench).await;
     let letter = only_letter(&bench).await;
     assert_eq!((letter.partition, letter.log_offset, letter.state), (0, 1, DeadLetterState::Open));
-    assert_eq!(
-        letter.win,
-        Some(DeadWin {
-            coupon,
-            user: user("poison"),
-            sequence: 2,
-            requested_at: 77
-        })
-    );
+    assert_eq!(letter.win, Some(DeadWin { coupon, user: user("poison"), sequence: 2, requested_at: 77 }));
     assert_eq!(letter.key, coupon.to_string().into_bytes());
     assert!(letter.error.contains("no poison here"), "{}", letter.error);
     assert_eq!(bench.ledger.unsettled(coupon).await.unwrap(), 1);
@@ -73,10 +56,7 @@ pub(super) async fn a_replay_writes_the_kept_sequence(bench: Arc<Bench>) {
     assert_eq!(outcomes, [ReplayOutcome::Replayed, ReplayOutcome::State(DeadLetterState::Replayed)]);
     let row = bench.ledger.issued(coupon, &user("poison")).await.unwrap().unwrap();
     assert_eq!((row.sequence, row.log_offset, row.requested_at), (2, 1, 77));
-    assert_eq!(
-        bench.ledger.replay(id).await.unwrap(),
-        ReplayOutcome::State(DeadLetterState::Replayed)
-    );
+    assert_eq!(bench.ledger.replay(id).await.unwrap(), ReplayOutcome::State(DeadLetterState::Replayed));
     assert_eq!(bench.ledger.replay(id + 1_000).await.unwrap(), ReplayOutcome::NotFound);
     assert_eq!(bench.ledger.abandon(id).await.unwrap().unwrap().state, DeadLetterState::Replayed);
     assert_eq!(bench.ledger.unsettled(coupon).await.unwrap(), 0);
@@ -90,35 +70,18 @@ pub(super) async fn an_abandoned_win_is_revoked_by_the_commit(bench: Arc<Bench>)
         assert_eq!(bench.ledger.abandon(id).await.unwrap().unwrap().state, DeadLetterState::Abandoning);
     }
     assert_eq!(bench.ledger.abandon(id + 1_000).await.unwrap(), None);
-    assert_eq!(
-        bench.ledger.replay(id).await.unwrap(),
-        ReplayOutcome::State(DeadLetterState::Abandoning)
-    );
+    assert_eq!(bench.ledger.replay(id).await.unwrap(), ReplayOutcome::State(DeadLetterState::Abandoning));
     assert_eq!(state_of_poison(&bench, coupon).await, Some(UserState::Holder(2)));
     let mut batch = step(0, 3, 4);
     batch.coupons.push(coupon_row(coupon, 10, 2, 4));
     let reason = "x".repeat(3_000);
-    let row = RevocationRow {
-        coupon,
-        user: user("poison"),
-        sequence: 2,
-        won_offset: 0,
-        log_offset: 3,
-        reason,
-        at: 88,
-    };
+    let row = RevocationRow { coupon, user: user("poison"), sequence: 2, won_offset: 0, log_offset: 3, reason, at: 88 };
     batch.revocations.push(row.clone());
     bench.ledger.commit(&batch).await.unwrap();
-    assert_eq!(
-        bench.ledger.dead_letter(id).await.unwrap().unwrap().state,
-        DeadLetterState::Abandoned
-    );
+    assert_eq!(bench.ledger.dead_letter(id).await.unwrap().unwrap().state, DeadLetterState::Abandoned);
     assert_eq!(bench.ledger.abandon(id).await.unwrap().unwrap().state, DeadLetterState::Abandoned);
     assert_eq!(state_of_poison(&bench, coupon).await, Some(UserState::Revoked(2)));
-    assert_eq!(
-        bench.ledger.audit_view(0, None).await.unwrap().revocations,
-        [RevocationRow { won_offset: 1, ..row }]
-    );
+    assert_eq!(bench.ledger.audit_view(0, None).await.unwrap().revocations, [RevocationRow { won_offset: 1, ..row }]);
     assert_eq!(bench.ledger.self_check().await.unwrap(), Vec::new());
 }
 
@@ -135,47 +98,17 @@ pub(super) async fn unreadable_messages_are_kept_and_listed(bench: Arc<Bench>) {
         created_at: 1,
         updated_at: 2,
     };
-    let batch = Batch {
-        dead_letters: (0..5).map(letter).collect(),
-        ..step(0, 0, 5)
-    };
+    let batch = Batch { dead_letters: (0..5).map(letter).collect(), ..step(0, 0, 5) };
     bench.ledger.commit(&batch).await.unwrap();
-    let first = bench
-        .ledger
-        .dead_letters(Some(DeadLetterState::Open), Page { limit: 2, after: None })
-        .await
-        .unwrap();
+    let first = bench.ledger.dead_letters(Some(DeadLetterState::Open), Page { limit: 2, after: None }).await.unwrap();
     assert_eq!(first.iter().map(|letter| letter.log_offset).collect::<Vec<_>>(), [0, 1]);
-    assert_eq!(
-        (first[0].key.as_slice(), first[0].value.len(), first[0].created_at),
-        ([0xff; 3].as_slice(), DEAD_LETTER_BYTES, 1)
-    );
-    let rest = bench
-        .ledger
-        .dead_letters(
-            None,
-            Page {
-                limit: 9,
-                after: Some(first[1].id),
-            },
-        )
-        .await
-        .unwrap();
+    assert_eq!((first[0].key.as_slice(), first[0].value.len(), first[0].created_at), ([0xff; 3].as_slice(), DEAD_LETTER_BYTES, 1));
+    let rest = bench.ledger.dead_letters(None, Page { limit: 9, after: Some(first[1].id) }).await.unwrap();
     assert_eq!(rest.iter().map(|letter| letter.log_offset).collect::<Vec<_>>(), [2, 3, 4]);
     assert_eq!(bench.ledger.replay(first[0].id).await.unwrap(), ReplayOutcome::NotAWin);
-    assert_eq!(
-        bench.ledger.abandon(first[0].id).await.unwrap().unwrap().state,
-        DeadLetterState::Abandoned
-    );
+    assert_eq!(bench.ledger.abandon(first[0].id).await.unwrap().unwrap().state, DeadLetterState::Abandoned);
     let counts = bench.ledger.dead_letter_counts().await.unwrap();
-    assert_eq!(
-        (
-            counts[&DeadLetterState::Open],
-            counts[&DeadLetterState::Abandoned],
-            counts[&DeadLetterState::Replayed]
-        ),
-        (4, 1, 0)
-    );
+    assert_eq!((counts[&DeadLetterState::Open], counts[&DeadLetterState::Abandoned], counts[&DeadLetterState::Replayed]), (4, 1, 0));
     assert_eq!(bench.ledger.dead_letter(-1).await.unwrap(), None);
     assert_eq!(bench.ledger.self_check().await.unwrap(), Vec::new());
 }

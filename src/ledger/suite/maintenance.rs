@@ -6,10 +6,7 @@ use super::*;
 
 pub(super) async fn migrates_once(bench: Arc<Bench>) {
     let error = bench.ledger.check_schema().await.unwrap_err();
-    assert!(
-        matches!(&error, LedgerError::Schema(text) if text.contains("run coupon-svc migrate")),
-        "{error}"
-    );
+    assert!(matches!(&error, LedgerError::Schema(text) if text.contains("run coupon-svc migrate")), "{error}");
     let other = bench.another();
     // SQLite has one process a folder; servers may be met by several at once.
     let ran = if bench.is_sqlite() {
@@ -22,11 +19,7 @@ pub(super) async fn migrates_once(bench: Arc<Bench>) {
     assert!(bench.ledger.migrate().await.unwrap().is_empty());
     bench.ledger.check_schema().await.unwrap();
     // Down and up again, by the scripts.
-    let folder = format!(
-        "{}/migrations/{}",
-        env!("CARGO_MANIFEST_DIR"),
-        if bench.is_sqlite() { "sqlite" } else { "mysql" }
-    );
+    let folder = format!("{}/migrations/{}", env!("CARGO_MANIFEST_DIR"), if bench.is_sqlite() { "sqlite" } else { "mysql" });
     let mut scripts: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     scripts.sort();
     for script in scripts.iter().rev() {
@@ -40,9 +33,7 @@ pub(super) async fn migrates_once(bench: Arc<Bench>) {
 pub(super) async fn refuses_tables_that_are_too_old(bench: Arc<Bench>) {
     assert!(matches!(bench.ledger.positions().await, Err(LedgerError::Schema(_))));
     bench.ledger.migrate().await.unwrap();
-    bench
-        .sql("DELETE FROM __diesel_schema_migrations WHERE version = '20260101000009'")
-        .await;
+    bench.sql("DELETE FROM __diesel_schema_migrations WHERE version = '20260101000009'").await;
     let error = bench.ledger.check_schema().await.unwrap_err();
     assert!(matches!(&error, LedgerError::Schema(text) if text.contains("settings")), "{error}");
 }
@@ -90,10 +81,7 @@ pub(super) async fn claims_raced_by_many_never_overlap(bench: Arc<Bench>) {
         // What one gave up after the other's turn is the other's next time; nobody has more than everything.
         assert!(a.len() <= 4 && b.len() <= 4);
     }
-    let (a, b) = (
-        bench.ledger.claim("a", LEASE).await.unwrap(),
-        other.claim("b", LEASE).await.unwrap(),
-    );
+    let (a, b) = (bench.ledger.claim("a", LEASE).await.unwrap(), other.claim("b", LEASE).await.unwrap());
     let all: HashSet<Partition> = a.iter().chain(&b).copied().collect();
     assert_eq!((a.len(), b.len(), all.len()), (2, 2, 4));
 }
@@ -112,16 +100,8 @@ pub(super) async fn self_check_finds_what_was_planted(bench: Arc<Bench>) {
     let plants = [
         ("count", "UPDATE coupons SET issued = 2", "UPDATE coupons SET issued = 3"),
         ("over_issued", "UPDATE coupons SET issued = 4", "UPDATE coupons SET issued = 3"),
-        (
-            "sequence",
-            "UPDATE coupons SET next_sequence = 3",
-            "UPDATE coupons SET next_sequence = 4",
-        ),
-        (
-            "sequence_gap",
-            "UPDATE coupons SET next_sequence = 9",
-            "UPDATE coupons SET next_sequence = 4",
-        ),
+        ("sequence", "UPDATE coupons SET next_sequence = 3", "UPDATE coupons SET next_sequence = 4"),
+        ("sequence_gap", "UPDATE coupons SET next_sequence = 9", "UPDATE coupons SET next_sequence = 4"),
         (
             "revoked_holds",
             "INSERT INTO revocations SELECT coupon_id, user_id, 50, 0, 0, 'planted', 0 FROM issued_coupons WHERE sequence = 1",
@@ -151,8 +131,5 @@ pub(super) async fn self_check_finds_what_was_planted(bench: Arc<Bench>) {
         assert_eq!(bench.ledger.self_check().await.unwrap(), Vec::new(), "after {kind}");
     }
     bench.sql("DELETE FROM coupons").await;
-    assert_eq!(
-        kinds(bench.ledger.self_check().await.unwrap()),
-        HashSet::from(["no_coupon".to_owned()])
-    );
+    assert_eq!(kinds(bench.ledger.self_check().await.unwrap()), HashSet::from(["no_coupon".to_owned()]));
 }

@@ -47,10 +47,7 @@ impl Bench {
             Kind::Sqlite => {
                 let folder = tempfile::tempdir().unwrap();
                 let ledger = Arc::new(SqliteLedger::open(&folder.path().join("coupon.db")).unwrap());
-                return Self {
-                    ledger,
-                    raw: Raw::Sqlite(folder),
-                };
+                return Self { ledger, raw: Raw::Sqlite(folder) };
             }
             Kind::Mysql => ("COUPON_TEST_MYSQL", "mysql://coupon:coupon@127.0.0.1:13306/coupon"),
             Kind::Mariadb => ("COUPON_TEST_MARIADB", "mysql://coupon:coupon@127.0.0.1:13307/coupon"),
@@ -60,10 +57,7 @@ impl Bench {
         let url = format!("{}/{name}", admin.rsplit_once('/').unwrap().0);
         run_mysql(&admin, &format!("CREATE DATABASE {name}")).await;
         let ledger = Arc::new(MysqlLedger::connect(options(&url)).unwrap());
-        Self {
-            ledger,
-            raw: Raw::Mysql { admin, url, name },
-        }
+        Self { ledger, raw: Raw::Mysql { admin, url, name } }
     }
 
     async fn migrated(kind: Kind) -> Self {
@@ -89,8 +83,7 @@ impl Bench {
         match &self.raw {
             Raw::Sqlite(folder) => {
                 let mut conn = SqliteConnection::establish(folder.path().join("coupon.db").to_str().unwrap()).unwrap();
-                conn.batch_execute("PRAGMA busy_timeout = 5000; PRAGMA ignore_check_constraints = ON;")
-                    .unwrap();
+                conn.batch_execute("PRAGMA busy_timeout = 5000; PRAGMA ignore_check_constraints = ON;").unwrap();
                 conn.batch_execute(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
             }
             Raw::Mysql { url, .. } => run_mysql(url, sql).await,
@@ -126,9 +119,7 @@ fn options(url: &str) -> MysqlOptions {
 
 async fn run_mysql(url: &str, sql: &str) {
     let opts = mysql_async::OptsBuilder::from_opts(mysql_async::Opts::from_url(url).unwrap()).prefer_socket(false);
-    let mut conn = mysql_async::Conn::new(opts)
-        .await
-        .unwrap_or_else(|error| panic!("the suite needs the server of {url}: {error}"));
+    let mut conn = mysql_async::Conn::new(opts).await.unwrap_or_else(|error| panic!("the suite needs the server of {url}: {error}"));
     conn.query_drop(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
     conn.disconnect().await.unwrap();
 }
@@ -218,9 +209,7 @@ async fn slow_calls_leave_the_pool(kind: Kind) {
         let opts = mysql_async::OptsBuilder::from_opts(mysql_async::Opts::from_url(url).unwrap()).prefer_socket(false);
         let mut conn = mysql_async::Conn::new(opts).await.unwrap();
         conn.query_drop("BEGIN").await.unwrap();
-        conn.query_drop("UPDATE partition_offsets SET fingerprint = 9 WHERE part = 0")
-            .await
-            .unwrap();
+        conn.query_drop("UPDATE partition_offsets SET fingerprint = 9 WHERE part = 0").await.unwrap();
         assert!(matches!(hasty.commit(&step(0, 0, 1)).await, Err(LedgerError::Down(_))));
         assert_eq!(hasty.pool(), (0, 0));
         conn.query_drop("ROLLBACK").await.unwrap();
@@ -249,15 +238,7 @@ async fn mariadb_slow_calls_leave_the_pool() {
 }
 
 fn step(partition: Partition, from: Offset, to: Offset) -> Batch {
-    Batch {
-        moves: vec![Move {
-            partition,
-            from,
-            to,
-            fingerprint: to * 7,
-        }],
-        ..Batch::default()
-    }
+    Batch { moves: vec![Move { partition, from, to, fingerprint: to * 7 }], ..Batch::default() }
 }
 
 fn user(name: &str) -> UserId {
@@ -276,24 +257,11 @@ fn coupon_row(coupon: CouponId, total: i64, issued: i64, next_sequence: Sequence
         closes_at: None,
         status: Status::Open,
     };
-    CouponRow {
-        coupon,
-        partition: 0,
-        terms,
-        issued,
-        next_sequence,
-    }
+    CouponRow { coupon, partition: 0, terms, issued, next_sequence }
 }
 
 fn win(coupon: CouponId, name: &str, sequence: Sequence, log_offset: Offset) -> IssuedRow {
-    IssuedRow {
-        coupon,
-        user: user(name),
-        sequence,
-        log_offset,
-        requested_at: 77,
-        issued_at: 0,
-    }
+    IssuedRow { coupon, user: user(name), sequence, log_offset, requested_at: 77, issued_at: 0 }
 }
 
 /// The batch in which `names` win, one record each, from offset `from` of partition 0, when `from` have won before.

@@ -40,26 +40,14 @@ pub fn users(prefix: &str, count: usize) -> Vec<String> {
 }
 
 pub async fn ask(http: &reqwest::Client, api: &str, coupon: &str, user: &str) -> Answer {
-    let request = http
-        .post(format!("{api}/api/v1/coupons/{coupon}/issue"))
-        .header("X-User-Id", user)
-        .header("X-Trace-Id", format!("trace-{user}"));
-    let no_answer = |body| Answer {
-        user: user.to_owned(),
-        status: 0,
-        result: "-".to_owned(),
-        body,
-    };
+    let request =
+        http.post(format!("{api}/api/v1/coupons/{coupon}/issue")).header("X-User-Id", user).header("X-Trace-Id", format!("trace-{user}"));
+    let no_answer = |body| Answer { user: user.to_owned(), status: 0, result: "-".to_owned(), body };
     match request.send().await {
         Ok(answer) => {
             let status = answer.status().as_u16();
             match answer.json::<Value>().await {
-                Ok(body) => Answer {
-                    user: user.to_owned(),
-                    status,
-                    result: body["result"].as_str().unwrap_or("?").to_owned(),
-                    body,
-                },
+                Ok(body) => Answer { user: user.to_owned(), status, result: body["result"].as_str().unwrap_or("?").to_owned(), body },
                 Err(error) => no_answer(Value::String(error.to_string())),
             }
         }
@@ -88,7 +76,5 @@ pub async fn crowd(http: &reqwest::Client, apis: &[String], coupon: &str, users:
             }
         });
     }
-    Tally {
-        answers: asking.join_all().await,
-    }
+    Tally { answers: asking.join_all().await }
 }

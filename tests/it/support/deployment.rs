@@ -32,10 +32,7 @@ impl Process {
     }
 
     pub fn signal(&self, signal: &str) {
-        let done = Command::new("kill")
-            .args([&format!("-{signal}"), &self.pid().to_string()])
-            .status()
-            .unwrap();
+        let done = Command::new("kill").args([&format!("-{signal}"), &self.pid().to_string()]).status().unwrap();
         assert!(done.success());
     }
 
@@ -120,10 +117,7 @@ impl Deployment {
                     ("COUPON__PARTS".to_owned(), "distributed".to_owned()),
                     ("COUPON__MYSQL__URL".to_owned(), url),
                     ("COUPON__MYSQL__MIGRATE_AT_START".to_owned(), "true".to_owned()),
-                    (
-                        "COUPON__REDIS__URL".to_owned(),
-                        server("COUPON_TEST_REDIS", "redis://127.0.0.1:16379"),
-                    ),
+                    ("COUPON__REDIS__URL".to_owned(), server("COUPON_TEST_REDIS", "redis://127.0.0.1:16379")),
                     ("COUPON__KAFKA__BROKERS".to_owned(), server("COUPON_TEST_KAFKA", "127.0.0.1:19092")),
                     ("COUPON__KAFKA__TOPIC".to_owned(), topic.clone()),
                     ("COUPON__KAFKA__DEAD_LETTER_TOPIC".to_owned(), format!("{topic}-dlq")),
@@ -133,19 +127,8 @@ impl Deployment {
                 database = Some(name);
             }
         }
-        let http = reqwest::Client::builder()
-            .timeout(Duration::from_secs(10))
-            .pool_max_idle_per_host(2_000)
-            .build()
-            .unwrap();
-        Self {
-            env,
-            dir,
-            http,
-            topic,
-            database,
-            started: std::cell::Cell::new(0),
-        }
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).pool_max_idle_per_host(2_000).build().unwrap();
+        Self { env, dir, http, topic, database, started: std::cell::Cell::new(0) }
     }
 
     /// Starts one process and waits until it is ready.
@@ -172,20 +155,11 @@ impl Deployment {
             .stderr(out)
             .spawn()
             .unwrap();
-        Process {
-            child,
-            api: format!("http://127.0.0.1:{api}"),
-            ops: format!("http://127.0.0.1:{ops}"),
-            log,
-        }
+        Process { child, api: format!("http://127.0.0.1:{api}"), ops: format!("http://127.0.0.1:{ops}"), log }
     }
 
     pub fn command(&self, args: &[&str]) -> std::process::Output {
-        Command::new(env!("CARGO_BIN_EXE_coupon-svc"))
-            .args(args)
-            .envs(&self.env)
-            .output()
-            .unwrap()
+        Command::new(env!("CARGO_BIN_EXE_coupon-svc")).args(args).envs(&self.env).output().unwrap()
     }
 
     pub async fn create(&self, api: &str, total: i64) -> String {
@@ -207,15 +181,7 @@ impl Deployment {
 
     pub async fn patch(&self, api: &str, coupon: &str, body: Value) -> Value {
         let url = format!("{api}/api/v1/coupons/{coupon}");
-        let answer = self
-            .http
-            .patch(url)
-            .header("X-User-Id", "root")
-            .header("X-Admin", "true")
-            .json(&body)
-            .send()
-            .await
-            .unwrap();
+        let answer = self.http.patch(url).header("X-User-Id", "root").header("X-Admin", "true").json(&body).send().await.unwrap();
         let status = answer.status();
         let value: Value = answer.json().await.unwrap();
         assert_eq!(status, 200, "{value}");
@@ -223,27 +189,15 @@ impl Deployment {
     }
 
     pub async fn get(&self, api: &str, path: &str, user: &str) -> (u16, Value) {
-        let answer = self
-            .http
-            .get(format!("{api}{path}"))
-            .header("X-User-Id", user)
-            .header("X-Admin", "true")
-            .send()
-            .await
-            .unwrap();
+        let answer = self.http.get(format!("{api}{path}")).header("X-User-Id", user).header("X-Admin", "true").send().await.unwrap();
         let status = answer.status().as_u16();
         (status, answer.json().await.unwrap_or(Value::Null))
     }
 
     pub fn audit(&self) -> Value {
         let output = self.command(&["audit", "--json"]);
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
-            panic!(
-                "audit: {}{}",
-                String::from_utf8_lossy(&output.stdout),
-                String::from_utf8_lossy(&output.stderr)
-            )
-        })
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("audit: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
     }
 
     /// Waits until everything won is written, then the audit must be clean and the coupon's rows exactly `issued`.
@@ -256,13 +210,7 @@ impl Deployment {
         })
         .await;
         assert_eq!(report["clean"], true, "{report:#}");
-        let row = report["coupons"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|row| row["coupon_id"] == coupon)
-            .unwrap()
-            .clone();
+        let row = report["coupons"].as_array().unwrap().iter().find(|row| row["coupon_id"] == coupon).unwrap().clone();
         assert_eq!(row["issued"], issued, "{row}");
     }
 }
