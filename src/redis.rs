@@ -108,7 +108,7 @@ pub async fn connect(options: &RedisOptions) -> Result<Redis, BadRedis> {
         tasks.push(AbortOnDropHandle::new(tokio::spawn(keep_connected(client.clone(), ended))));
         attempts.push(attempt);
     }
-    let _ = timeout(CONNECT_TIMEOUT, join_all(attempts)).await;
+    let _ignored = timeout(CONNECT_TIMEOUT, join_all(attempts)).await;
     if pool.clients().iter().any(ClientLike::is_connected) {
         health.reachable.store(true, Ordering::Release);
     } else {
@@ -157,6 +157,7 @@ impl Redis {
 
 /// One connection of a [`Redis`].
 #[derive(Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "the client inside has no short form")]
 pub struct Lane<'a> {
     redis: &'a Redis,
     client: &'a Client,
@@ -234,7 +235,7 @@ impl Health {
 
 fn build(options: &RedisOptions) -> Result<Pool, BadRedis> {
     // Only the first call of a process has an effect; without it a second TLS backend in the build would make rustls panic.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let _ignored = rustls::crypto::ring::default_provider().install_default();
     let mut config = Config::from_url(options.url.expose_secret()).map_err(|error| BadRedis::Url(error.details().to_owned()))?;
     if matches!(config.server, ServerConfig::Clustered { .. }) {
         return Err(BadRedis::Cluster);
@@ -270,7 +271,7 @@ async fn keep_connected(client: Client, first_attempt: oneshot::Sender<()>) {
         };
         if let Some(waiting) = first_attempt.take() {
             // Nobody waits any more when `connect` ran out of time.
-            let _ = waiting.send(());
+            let _ignored = waiting.send(());
         }
         let ended = match ended {
             Some(ended) => ended,
@@ -366,8 +367,8 @@ pub(crate) mod testing {
 
     impl Drop for Server {
         fn drop(&mut self) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+            let _ignored = self.child.kill();
+            let _ignored = self.child.wait();
         }
     }
 

@@ -124,7 +124,7 @@ impl From<UserId> for String {
     }
 }
 
-/// The id of a user's issue of a coupon: UUIDv5 of both, so it needs no memory and never changes.
+/// The id of a user's issue of a coupon: `UUIDv5` of both, so it needs no memory and never changes.
 #[must_use]
 pub fn issue_id(coupon: CouponId, user: &UserId) -> Uuid {
     let mut name = Vec::with_capacity(16 + UserId::MAX_LEN);

@@ -214,7 +214,7 @@ impl Shared {
 impl Job {
     fn answer(self, verdict: Result<Verdict, Away>) {
         // Nobody waits any more when the caller ran out of time or was dropped.
-        let _ = self.reply.send(verdict);
+        let _ignored = self.reply.send(verdict);
     }
 }
 

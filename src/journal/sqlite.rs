@@ -143,7 +143,7 @@ impl Writer {
             }
             for append in group {
                 // An append nobody waits for any more is in the log all the same.
-                let _ = append.done.send(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
+                let _ignored = append.done.send(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
             }
         }
     }

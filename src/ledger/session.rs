@@ -74,7 +74,7 @@ pub(super) trait Session: Send {
             match result {
                 Ok(value) => self.control(Control::Commit).await.map(|()| value),
                 Err(fault) => {
-                    let _ = self.control(Control::Rollback).await;
+                    let _ignored = self.control(Control::Rollback).await;
                     Err(fault)
                 }
             }

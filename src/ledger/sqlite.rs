@@ -60,7 +60,7 @@ impl Session for SqliteSession {
             Control::Commit => self.run("COMMIT").inspect_err(|_| drop(self.run("ROLLBACK"))),
             // Some faults (full, I/O) have rolled back already.
             Control::Rollback => {
-                let _ = self.run("ROLLBACK");
+                let _ignored = self.run("ROLLBACK");
                 Ok(())
             }
             Control::Savepoint => self.run("SAVEPOINT row_write"),

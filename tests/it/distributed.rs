@@ -64,12 +64,12 @@ async fn two_consumers_share_and_a_killed_one_is_taken_over_within_ten_seconds()
         coupons.push(deployment.create(&api.api, 20).await);
     }
     for coupon in &coupons {
-        crowd(&deployment.http, &[api.api.clone()], coupon, &users("a", 10), true).await;
+        crowd(&deployment.http, std::slice::from_ref(&api.api), coupon, &users("a", 10), true).await;
     }
     one.kill();
     let killed = Instant::now();
     for coupon in &coupons {
-        let tally = crowd(&deployment.http, &[api.api.clone()], coupon, &users("b", 10), true).await;
+        let tally = crowd(&deployment.http, std::slice::from_ref(&api.api), coupon, &users("b", 10), true).await;
         assert_eq!(tally.counts()["ACCEPTED"], 10);
     }
     eventually("the other owns all six", Duration::from_secs(10).saturating_sub(killed.elapsed()), async || {
@@ -118,7 +118,7 @@ async fn the_group_shows_the_lag_to_operators() {
     let deployment = Deployment::new(Parts::Distributed).await;
     let service = deployment.start("all").await;
     let coupon = deployment.create(&service.api, 10).await;
-    crowd(&deployment.http, &[service.api.clone()], &coupon, &users("u", 10), true).await;
+    crowd(&deployment.http, std::slice::from_ref(&service.api), &coupon, &users("u", 10), true).await;
     deployment.settles(&coupon, 10).await;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka.sh");
     let shown = eventually("the group has offsets", Duration::from_secs(60), async || {

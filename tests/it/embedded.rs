@@ -19,7 +19,7 @@ async fn a_kill_in_mid_crowd_loses_nobody_who_was_answered_yes() {
         let again = ask(&deployment.http, &service.api, &coupon, &answer.user).await;
         assert_eq!((again.result.as_str(), &again.body["sequence"]), ("ALREADY_ISSUED", &answer.body["sequence"]));
     }
-    let after = crowd(&deployment.http, &[service.api.clone()], &coupon, &users("u", 3_000), true).await;
+    let after = crowd(&deployment.http, std::slice::from_ref(&service.api), &coupon, &users("u", 3_000), true).await;
     let counts = after.counts();
     assert_eq!(counts.get("SOLD_OUT"), Some(&1_000), "{counts:?}");
     deployment.settles(&coupon, 2_000).await;

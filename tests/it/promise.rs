@@ -39,7 +39,7 @@ on_both_parts!(
 async fn stock_of_one_and_64_at_once_gives_exactly_one(parts: Parts) {
     let (deployment, service) = all_in_one(parts).await;
     let coupon = deployment.create(&service.api, 1).await;
-    let tally = crowd(&deployment.http, &[service.api.clone()], &coupon, &users("u", 64), false).await;
+    let tally = crowd(&deployment.http, std::slice::from_ref(&service.api), &coupon, &users("u", 64), false).await;
     let counts = tally.counts();
     assert_eq!((counts.get("ACCEPTED"), counts.get("SOLD_OUT")), (Some(&1), Some(&63)), "{counts:?}");
     deployment.settles(&coupon, 1).await;
@@ -48,7 +48,7 @@ async fn stock_of_one_and_64_at_once_gives_exactly_one(parts: Parts) {
 async fn ten_thousand_users_get_a_thousand_coupons(parts: Parts) {
     let (deployment, service) = all_in_one(parts).await;
     let coupon = deployment.create(&service.api, 1_000).await;
-    let tally = crowd(&deployment.http, &[service.api.clone()], &coupon, &users("u", 10_000), false).await;
+    let tally = crowd(&deployment.http, std::slice::from_ref(&service.api), &coupon, &users("u", 10_000), false).await;
     let counts = tally.counts();
     assert_eq!((counts.get("ACCEPTED"), counts.get("SOLD_OUT"), counts.len()), (Some(&1_000), Some(&9_000), 2), "{counts:?}");
     let sequences: HashSet<i64> = tally.with("ACCEPTED").map(|answer| answer.body["sequence"].as_i64().unwrap()).collect();
@@ -165,7 +165,7 @@ async fn shutdown_answers_what_is_in_flight_and_a_restart_knows_everybody(parts:
         let again = ask(&deployment.http, &service.api, &coupon, &answer.user).await;
         assert_eq!((again.result.as_str(), &again.body["sequence"]), ("ALREADY_ISSUED", &answer.body["sequence"]));
     }
-    let rest = crowd(&deployment.http, &[service.api.clone()], &coupon, &users("u", 600), true).await;
+    let rest = crowd(&deployment.http, std::slice::from_ref(&service.api), &coupon, &users("u", 600), true).await;
     let counts = rest.counts();
     assert_eq!(counts.get("SOLD_OUT"), Some(&100), "{counts:?}");
     deployment.settles(&coupon, 500).await;

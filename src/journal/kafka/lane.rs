@@ -246,7 +246,7 @@ impl Lane {
             }
             let Some(item) = state.pop() else { break };
             if expired {
-                let _ = item.done.send(Err(JournalError::Unknown("waited too long for a connection".into())));
+                let _ignored = item.done.send(Err(JournalError::Unknown("waited too long for a connection".into())));
             } else {
                 bytes += size;
                 batch.push(item);
@@ -260,7 +260,7 @@ impl Lane {
         let mut state = lock(&self.state);
         while state.queue.front().is_some_and(|item| item.queued.elapsed() >= self.append_timeout) {
             if let Some(item) = state.pop() {
-                let _ = item.done.send(Err(error.clone()));
+                let _ignored = item.done.send(Err(error.clone()));
             }
         }
         state.closed && state.queue.is_empty()
@@ -316,7 +316,7 @@ async fn work(mut seat: Seat) {
             }
         }
         for done in waiting {
-            let _ = done.send(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
+            let _ignored = done.send(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
         }
     }
 }

@@ -38,9 +38,9 @@ struct Clock {
 #[derive(diesel::QueryableByName)]
 struct Condition {
     #[diesel(sql_type = diesel::sql_types::Nullable<diesel::sql_types::Text>)]
-    number: Option<String>,
+    error_number: Option<String>,
     #[diesel(sql_type = diesel::sql_types::Nullable<diesel::sql_types::Text>)]
-    sqlstate: Option<String>,
+    error_state: Option<String>,
 }
 
 /// One connection.
@@ -69,9 +69,9 @@ impl MysqlSession {
     async fn diagnose(&mut self) -> Option<Diagnosis> {
         let ask = "GET DIAGNOSTICS CONDITION 1 @coupon_number = MYSQL_ERRNO, @coupon_state = RETURNED_SQLSTATE";
         self.conn.batch_execute(ask).await.ok()?;
-        let answer = "SELECT CAST(@coupon_number AS CHAR) AS number, CAST(@coupon_state AS CHAR) AS sqlstate";
+        let answer = "SELECT CAST(@coupon_number AS CHAR) AS error_number, CAST(@coupon_state AS CHAR) AS error_state";
         let row: Condition = diesel::sql_query(answer).get_result(&mut self.conn).await.ok()?;
-        Some(Diagnosis { number: row.number?.parse().ok()?, sqlstate: row.sqlstate.unwrap_or_default() })
+        Some(Diagnosis { number: row.error_number?.parse().ok()?, sqlstate: row.error_state.unwrap_or_default() })
     }
 
     async fn run(&mut self, sql: &str) -> Result<(), Fault> {
@@ -171,7 +171,7 @@ impl Pool {
             builder = builder.ssl_opts(ssl);
         }
         // Already installed in the service itself; a second time changes nothing.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let _ignored = rustls::crypto::ring::default_provider().install_default();
         let size = options.pool.max(1);
         Ok(Self {
             opts: builder.into(),

@@ -65,21 +65,23 @@ async fn stream<S: Session>(session: &mut S, sink: &mut dyn SnapshotSink) -> Res
 }
 
 async fn stream_users<S: Session>(session: &mut S, sink: &mut dyn SnapshotSink, coupon: CouponId) -> Result<(), Fault> {
-    let mut after: Sequence = 0;
+    // In the order of the unique key, which holds all that is read here.
+    let mut after = String::new();
     loop {
         let query = issued_coupons::table
             .filter(issued_coupons::coupon_id.eq(coupon.to_string()))
-            .filter(issued_coupons::sequence.gt(after))
-            .order(issued_coupons::sequence)
+            .filter(issued_coupons::user_id.gt(after.clone()))
+            .order(issued_coupons::user_id)
             .limit(LIMIT)
             .select((issued_coupons::user_id, issued_coupons::sequence));
-        let page: Vec<(String, i64)> = session.load(query).await?;
+        let mut page: Vec<(String, i64)> = session.load(query).await?;
+        let last = page.len() < PAGE;
         for (user, sequence) in &page {
             sink.user(coupon, user, UserState::Holder(*sequence));
-            after = *sequence;
         }
-        if page.len() < PAGE {
-            break;
+        match page.pop() {
+            Some((user, _)) if !last => after = user,
+            _ => break,
         }
     }
     let query =

@@ -37,6 +37,7 @@ enum Raw {
 pub(super) struct Bench {
     pub ledger: Arc<dyn Ledger>,
     raw: Raw,
+    kind: Kind,
 }
 
 const PARTITIONS: Partition = 4;
@@ -47,7 +48,7 @@ impl Bench {
             Kind::Sqlite => {
                 let folder = tempfile::tempdir().unwrap();
                 let ledger = Arc::new(SqliteLedger::open(&folder.path().join("coupon.db")).unwrap());
-                return Self { ledger, raw: Raw::Sqlite(folder) };
+                return Self { ledger, raw: Raw::Sqlite(folder), kind };
             }
             Kind::Mysql => ("COUPON_TEST_MYSQL", "mysql://coupon:coupon@127.0.0.1:13306/coupon"),
             Kind::Mariadb => ("COUPON_TEST_MARIADB", "mysql://coupon:coupon@127.0.0.1:13307/coupon"),
@@ -57,7 +58,7 @@ impl Bench {
         let url = format!("{}/{name}", admin.rsplit_once('/').unwrap().0);
         run_mysql(&admin, &format!("CREATE DATABASE {name}")).await;
         let ledger = Arc::new(MysqlLedger::connect(options(&url)).unwrap());
-        Self { ledger, raw: Raw::Mysql { admin, url, name } }
+        Self { ledger, raw: Raw::Mysql { admin, url, name }, kind }
     }
 
     async fn migrated(kind: Kind) -> Self {
@@ -90,19 +91,29 @@ impl Bench {
         }
     }
 
-    /// Refuses the rows of user `poison` from here on.
+    /// Refuses the rows of user `poison` from here on, each database in its own way.
     async fn poison(&self) {
-        self.sql(if self.is_sqlite() {
-            "CREATE TRIGGER poison BEFORE INSERT ON issued_coupons WHEN NEW.user_id = 'poison' BEGIN SELECT RAISE(ABORT, 'no poison here'); END"
-        } else {
-            "CREATE TRIGGER poison BEFORE INSERT ON issued_coupons FOR EACH ROW \
-             IF NEW.user_id = 'poison' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no poison here'; END IF"
+        self.sql(match self.kind {
+            Kind::Sqlite => {
+                "CREATE TRIGGER poison BEFORE INSERT ON issued_coupons WHEN NEW.user_id = 'poison' \
+                 BEGIN SELECT RAISE(ABORT, 'no poison here'); END"
+            }
+            Kind::Mariadb => {
+                "CREATE TRIGGER poison BEFORE INSERT ON issued_coupons FOR EACH ROW \
+                 IF NEW.user_id = 'poison' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no poison here'; END IF"
+            }
+            // With its binary log on, a trigger takes a right that the service does not have: here the name is too long.
+            Kind::Mysql => "ALTER TABLE issued_coupons MODIFY user_id VARCHAR(5) CHARACTER SET ascii COLLATE ascii_bin NOT NULL",
         })
         .await;
     }
 
     async fn cure(&self) {
-        self.sql("DROP TRIGGER poison").await;
+        self.sql(match self.kind {
+            Kind::Mysql => "ALTER TABLE issued_coupons MODIFY user_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL",
+            _ => "DROP TRIGGER poison",
+        })
+        .await;
     }
 }
 
@@ -195,6 +206,19 @@ async fn a_database_that_is_away_is_down_at_the_call() {
 fn a_bad_url_is_told_without_its_password() {
     let error = MysqlLedger::connect(options("postgres://u:hidden@h/x")).unwrap_err();
     assert!(!error.to_string().contains("hidden"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_that_cannot_be_trusted_is_refused() {
+    for kind in [Kind::Mysql, Kind::Mariadb] {
+        with(Bench::bare(kind).await, |bench| async move {
+            let Raw::Mysql { url, .. } = &bench.raw else { unreachable!() };
+            // Neither server has a certificate of a public authority: no silent way back to plain text.
+            let strict = MysqlLedger::connect(MysqlOptions { require_tls: true, ..options(url) }).unwrap();
+            assert!(matches!(strict.positions().await, Err(LedgerError::Down(_))));
+        })
+        .await;
+    }
 }
 
 async fn slow_calls_leave_the_pool(kind: Kind) {

@@ -29,7 +29,7 @@ impl Proxy {
                         return;
                     }
                     let Ok(mut far) = TcpStream::connect(&to).await else { return };
-                    let _ = (near.set_nodelay(true), far.set_nodelay(true));
+                    let _ignored = (near.set_nodelay(true), far.set_nodelay(true));
                     tokio::select! {
                         _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
                         _ = state.wait_for(|open| !open) => {}
