@@ -6,6 +6,8 @@
 mod barrier;
 mod shard;
 mod start;
+#[cfg(test)]
+mod tests;
 mod unload;
 mod user_key;
 

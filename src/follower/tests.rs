@@ -1,0 +1,218 @@
+//! The follower on a real journal and a real ledger, both SQLite.
+
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::domain::{Body, Discount, Status, encode, fingerprint, now_millis};
+use crate::journal::SqliteJournal;
+use crate::ledger::{Batch, CouponRow, IssuedRow, Ledger, Move, SqliteLedger, TermsRow};
+
+struct World {
+    journal: Arc<SqliteJournal>,
+    ledger: SqliteLedger,
+    coupon: CouponId,
+    _dir: tempfile::TempDir,
+}
+
+fn user(name: &str) -> UserId {
+    name.parse().unwrap()
+}
+
+fn terms(version: i64, total_quantity: i64, status: Status) -> Terms {
+    Terms {
+        version,
+        change_id: Uuid::new_v4(),
+        name: "coupon".into(),
+        kind: "FIRST_COME".into(),
+        discount: Discount::Fixed(1),
+        total_quantity,
+        opens_at: None,
+        closes_at: None,
+        status,
+    }
+}
+
+fn issue(name: &str) -> Body {
+    Body::Issue { user_id: user(name), at: now_millis(), trace_id: String::new() }
+}
+
+async fn open(dir: &Path) -> (Arc<SqliteJournal>, SqliteLedger) {
+    let ledger = SqliteLedger::open(&dir.join("ledger.db")).unwrap();
+    ledger.migrate().await.unwrap();
+    ledger.fix_partitions(1).await.unwrap();
+    (Arc::new(SqliteJournal::open(&dir.join("journal.db")).unwrap()), ledger)
+}
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, ledger) = open(dir.path()).await;
+        Self { journal, ledger, coupon: CouponId::random(), _dir: dir }
+    }
+
+    async fn append(&self, body: &Body) {
+        self.journal.append(0, self.coupon, encode(body).unwrap()).await.unwrap();
+    }
+
+    async fn start(&self) -> Result<Arc<Follower>, StartError> {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let options = Options { end_regress: Duration::from_millis(100), ..Options::default() };
+        Follower::start(Arc::clone(&self.journal) as Arc<dyn Journal>, &self.ledger, options, metrics).await
+    }
+
+    /// A follower that tails until the token is dropped.
+    async fn tail(&self) -> (Arc<Follower>, tokio_util::sync::DropGuard) {
+        let follower = self.start().await.unwrap();
+        let cancel = CancellationToken::new();
+        tokio::spawn(Arc::clone(&follower).tail(0, cancel.clone()));
+        follower.caught_up().await.unwrap();
+        (follower, cancel.drop_guard())
+    }
+
+    /// Writes the first `to` records of the log, of which the first created the coupon and the second was won by alice.
+    async fn write_two(&self, status: Status) {
+        let records = self.journal.fetch(0, 0, 1 << 20, Duration::ZERO).await.unwrap().records;
+        let print = fingerprint(&records[1].key, &records[1].value);
+        let terms = terms(1, 5, status);
+        let batch = Batch {
+            moves: vec![Move { partition: 0, from: 0, to: 2, fingerprint: print }],
+            coupons: vec![CouponRow { coupon: self.coupon, partition: 0, terms: terms.clone(), issued: 1, next_sequence: 2 }],
+            terms: vec![TermsRow { coupon: self.coupon, terms, log_offset: 0 }],
+            issued: vec![IssuedRow { coupon: self.coupon, user: user("alice"), sequence: 1, log_offset: 1, requested_at: 1, issued_at: 0 }],
+            ..Batch::default()
+        };
+        self.ledger.commit(&batch).await.unwrap();
+    }
+}
+
+fn soon() -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_secs(5)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_to_wait_has_won_and_the_others_are_holders() {
+    let world = World::new().await;
+    let (follower, _tailing) = world.tail().await;
+    assert!(follower.wait_for_user(world.coupon, &user("alice")).is_none(), "nobody waits for a coupon that is not there");
+    world.append(&Body::Terms(terms(1, 1, Status::Open))).await;
+    follower.barrier(world.coupon, soon()).await.unwrap();
+    let mut first = follower.wait_for_user(world.coupon, &user("alice")).unwrap();
+    let mut second = follower.wait_for_user(world.coupon, &user("alice")).unwrap();
+    let mut bob = follower.wait_for_user(world.coupon, &user("bob")).unwrap();
+    assert!(first.is_first() && !second.is_first() && bob.is_first());
+    world.append(&issue("alice")).await;
+    world.append(&issue("bob")).await;
+    assert_eq!(first.seen().await, Some(Seen::Won(1)));
+    assert_eq!(second.seen().await, Some(Seen::Holder(1)));
+    assert_eq!(bob.seen().await, Some(Seen::Refused(Refusal::SoldOut)));
+    assert_eq!(follower.standing(world.coupon, &user("alice")), Standing::Holder(1));
+    assert_eq!(follower.standing(world.coupon, &user("carol")), Standing::No(Refusal::SoldOut));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_that_is_dropped_leaves_nothing_behind() {
+    let world = World::new().await;
+    let (follower, _tailing) = world.tail().await;
+    world.append(&Body::Terms(terms(1, 1, Status::Open))).await;
+    follower.barrier(world.coupon, soon()).await.unwrap();
+    drop(follower.wait_for_user(world.coupon, &user("alice")));
+    drop(follower.wait_for_change(world.coupon, Uuid::new_v4()));
+    let shard = follower.shard(world.coupon).lock();
+    assert!(shard.coupons[&world.coupon].waiters.is_empty() && shard.change_waiters.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_barrier_passes_only_when_everything_before_it_is_applied() {
+    let world = World::new().await;
+    let follower = world.start().await.unwrap();
+    world.append(&Body::Terms(terms(1, 1, Status::Open))).await;
+    let shortly = tokio::time::Instant::now() + Duration::from_millis(100);
+    assert_eq!(follower.barrier(world.coupon, shortly).await, Err(BarrierFailed), "nothing is tailed yet");
+    let cancel = CancellationToken::new();
+    tokio::spawn(Arc::clone(&follower).tail(0, cancel.clone()));
+    let passing = (0..50).map(|_| follower.barrier(world.coupon, soon()));
+    assert!(futures_util::future::join_all(passing).await.iter().all(Result::is_ok));
+    assert!(follower.coupon(world.coupon).is_some());
+    cancel.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_no_longer_hears_from_the_log_is_not_fresh() {
+    let world = World::new().await;
+    let (follower, tailing) = world.tail().await;
+    while !follower.fresh(world.coupon) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(tailing);
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert!(!follower.fresh(world.coupon));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_takes_the_ledger_for_the_past_and_the_log_for_the_rest() {
+    let world = World::new().await;
+    world.append(&Body::Terms(terms(1, 5, Status::Open))).await;
+    world.append(&issue("alice")).await;
+    world.write_two(Status::Open).await;
+    world.append(&issue("bob")).await;
+    world.append(&issue("alice")).await;
+    let (follower, _tailing) = world.tail().await;
+    assert_eq!(follower.standing(world.coupon, &user("alice")), Standing::Holder(1));
+    assert_eq!(follower.standing(world.coupon, &user("bob")), Standing::Holder(2));
+    assert_eq!(follower.coupon(world.coupon).unwrap().issued, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_is_not_the_ledgers_is_refused() {
+    let world = World::new().await;
+    world.append(&Body::Terms(terms(1, 5, Status::Open))).await;
+    world.append(&issue("alice")).await;
+    world.write_two(Status::Open).await;
+    let other = tempfile::tempdir().unwrap();
+    let (journal, _) = open(other.path()).await;
+    let mut world = World { journal, ..world };
+    let refused = world.start().await.unwrap_err();
+    assert!(matches!(refused, StartError::OtherLog { partition: 0, .. }), "shorter: {refused}");
+    for name in ["x", "y", "z"] {
+        world.append(&issue(name)).await;
+    }
+    let refused = world.start().await.unwrap_err();
+    assert!(matches!(refused, StartError::OtherLog { partition: 0, .. }), "grown again: {refused}");
+    world.coupon = CouponId::random();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_a_newer_version_stops_the_reader_before_it() {
+    let world = World::new().await;
+    let (follower, _tailing) = world.tail().await;
+    world.append(&Body::Terms(terms(1, 5, Status::Open))).await;
+    follower.barrier(world.coupon, soon()).await.unwrap();
+    world.journal.append(0, world.coupon, br#"{"v":2,"type":"issue"}"#.to_vec()).await.unwrap();
+    world.append(&issue("alice")).await;
+    let shortly = tokio::time::Instant::now() + Duration::from_millis(300);
+    assert_eq!(follower.barrier(world.coupon, shortly).await, Err(BarrierFailed));
+    assert_eq!(follower.applied(0), 1);
+    assert!(follower.stopped()[0].1.contains("newer"), "{:?}", follower.stopped());
+    assert!(!follower.fresh(world.coupon), "no 'no' from a reader that stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_coupon_is_unloaded_once_it_is_written_and_no_late_record_revives_it() {
+    let world = World::new().await;
+    let created = terms(1, 5, Status::Open);
+    world.append(&Body::Terms(created.clone())).await;
+    world.append(&issue("alice")).await;
+    let (follower, _tailing) = world.tail().await;
+    world.append(&Body::Terms(terms(2, 5, Status::Closed))).await;
+    follower.barrier(world.coupon, soon()).await.unwrap();
+    assert_eq!(follower.unload(&world.ledger).await.unwrap(), [], "not written yet");
+    world.write_two(Status::Closed).await;
+    assert_eq!(follower.unload(&world.ledger).await.unwrap(), [world.coupon]);
+    assert_eq!(follower.standing(world.coupon, &user("alice")), Standing::Over);
+    world.append(&Body::Terms(created)).await;
+    follower.barrier(world.coupon, soon()).await.unwrap();
+    assert_eq!(follower.standing(world.coupon, &user("bob")), Standing::Over);
+    assert_eq!(follower.coupon(world.coupon).unwrap().terms.status, Status::Closed);
+}
