@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::FromLog;
 use super::report::{CouponReport, Report, Violation};
 use crate::domain::{CouponId, Offset, Partition, Roster, Sequence, UserId, UserState};
-use crate::ledger::{AuditView, CouponRow, DeadLetterState};
+use crate::ledger::{AuditView, CouponRow, DeadLetterState, IssuedRow};
 
 /// The rosters the ledger had at `offset`, from its rows and histories.
 pub fn state_at(view: &AuditView, offset: Offset) -> HashMap<CouponId, Roster<UserId>> {
@@ -52,33 +52,31 @@ pub fn compare(partition: Partition, view: &AuditView, log: &FromLog, only: Opti
     let next = view.position.next;
     if log.end < next || log.begin > next {
         let detail = format!("partition {partition} holds [{}, {}), the ledger read up to {next}", log.begin, log.end);
-        report.journal.push(Violation { kind: "journal_truncated", user_id: None, detail });
+        report.journal.push(Violation { kind: "journal_truncated".to_owned(), user_id: None, detail });
     } else if let Some(found) = log.fingerprint
         && found != view.position.fingerprint
     {
         let detail = format!("partition {partition}: the record at offset {} is not the one the ledger read", next - 1);
-        report.journal.push(Violation { kind: "journal_replaced", user_id: None, detail });
+        report.journal.push(Violation { kind: "journal_replaced".to_owned(), user_id: None, detail });
     }
     let known: HashSet<CouponId> = view.coupons.iter().map(|row| row.coupon).collect();
+    let mut rows: HashMap<CouponId, Vec<&IssuedRow>> = HashMap::new();
+    for row in &view.issued {
+        rows.entry(row.coupon).or_default().push(row);
+    }
     for row in &view.coupons {
-        report.coupons.push(check_coupon(row, view, log));
+        report.coupons.push(check_coupon(row, &rows.remove(&row.coupon).unwrap_or_default(), view, log));
     }
     for (coupon, roster) in &log.rosters {
         if roster.terms().is_some() && !known.contains(coupon) && only.is_none_or(|only| only == *coupon) {
             let detail = format!("coupon {coupon} is in the log below offset {next} and not in the ledger");
-            report.journal.push(Violation { kind: "coupon_missing", user_id: None, detail });
+            report.journal.push(Violation { kind: "coupon_missing".to_owned(), user_id: None, detail });
         }
-    }
-    let strays = view.issued.iter().filter(|row| !known.contains(&row.coupon));
-    for row in strays {
-        let detail = format!("row of {} sequence {} belongs to no coupon ({})", row.user, row.sequence, row.coupon);
-        report.journal.push(Violation { kind: "row_without_coupon", user_id: Some(row.user.to_string()), detail });
     }
 }
 
-fn check_coupon(row: &CouponRow, view: &AuditView, log: &FromLog) -> CouponReport {
+fn check_coupon(row: &CouponRow, rows: &[&IssuedRow], view: &AuditView, log: &FromLog) -> CouponReport {
     let coupon = row.coupon;
-    let rows: Vec<_> = view.issued.iter().filter(|issued| issued.coupon == coupon).collect();
     let letters: Vec<_> = view
         .dead_letters
         .iter()
@@ -87,8 +85,9 @@ fn check_coupon(row: &CouponRow, view: &AuditView, log: &FromLog) -> CouponRepor
         .filter(|(_, win)| win.coupon == coupon)
         .collect();
     let mut found = Vec::new();
-    let mut fault =
-        |kind, user: Option<&UserId>, detail: String| found.push(Violation { kind, user_id: user.map(ToString::to_string), detail });
+    let mut fault = |kind: &str, user: Option<&UserId>, detail: String| {
+        found.push(Violation { kind: kind.to_owned(), user_id: user.map(ToString::to_string), detail })
+    };
 
     let mut users = HashSet::new();
     let mut sequences = HashSet::new();
@@ -111,6 +110,8 @@ fn check_coupon(row: &CouponRow, view: &AuditView, log: &FromLog) -> CouponRepor
     if held != row.issued {
         fault("count_wrong", None, format!("coupon {coupon}: counted {held}, the coupon row says {}", row.issued));
     }
+    let revoked: HashSet<(&UserId, Sequence)> =
+        view.revocations.iter().filter(|r| r.coupon == coupon).map(|r| (&r.user, r.sequence)).collect();
     let expected = log.rosters.get(&coupon);
     match expected {
         None => fault("coupon_without_record", None, format!("coupon {coupon} is in the ledger and not in the log below its offset")),
@@ -130,7 +131,19 @@ fn check_coupon(row: &CouponRow, view: &AuditView, log: &FromLog) -> CouponRepor
                 );
             }
             for (user, state) in roster.users() {
-                let UserState::Holder(sequence) = state else { continue };
+                let sequence = match state {
+                    UserState::Holder(sequence) => sequence,
+                    UserState::Revoked(sequence) => {
+                        if !revoked.contains(&(user, sequence)) {
+                            fault(
+                                "revocation_missing",
+                                Some(user),
+                                format!("{user} lost sequence {sequence} of coupon {coupon} in the log, not in the ledger"),
+                            );
+                        }
+                        continue;
+                    }
+                };
                 match holders.get(user) {
                     None => fault("row_missing", Some(user), format!("{user} won coupon {coupon} with sequence {sequence} and has no row")),
                     Some((found, _)) if *found != sequence => {
@@ -146,6 +159,15 @@ fn check_coupon(row: &CouponRow, view: &AuditView, log: &FromLog) -> CouponRepor
                             fault("offset_wrong", Some(user), format!("{user} won coupon {coupon} at offset {won:?}, the row says {at}"));
                         }
                     }
+                }
+            }
+            for (user, sequence) in &revoked {
+                if roster.user(*user) != Some(UserState::Revoked(*sequence)) {
+                    fault(
+                        "revocation_without_record",
+                        Some(user),
+                        format!("{user} lost sequence {sequence} of coupon {coupon} in the ledger, not in the log"),
+                    );
                 }
             }
             for (user, (sequence, _)) in &holders {

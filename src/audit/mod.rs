@@ -44,6 +44,11 @@ pub async fn run(journal: &dyn Journal, ledger: &dyn Ledger, gate: Option<&dyn G
             coupon.gate_members = gate.members(coupon.coupon_id).await.ok();
         }
     }
+    for (kind, found_in, detail) in ledger.self_check().await.context("failed to check the ledger's tables")? {
+        if coupon.is_none_or(|coupon| *coupon.as_uuid() == found_in) {
+            report.tables.push(Violation { kind, user_id: None, detail: format!("coupon {found_in}: {detail}") });
+        }
+    }
     report.finish();
     Ok(report)
 }

@@ -9,7 +9,7 @@ use crate::domain::CouponId;
 /// One fault, named so that it can be looked up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Violation {
-    pub kind: &'static str,
+    pub kind: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
     pub detail: String,
@@ -39,6 +39,8 @@ pub struct CouponReport {
 pub struct Report {
     pub clean: bool,
     pub coupons: Vec<CouponReport>,
+    /// Tables that contradict themselves.
+    pub tables: Vec<Violation>,
     /// Of a partition, not of a coupon.
     pub journal: Vec<Violation>,
     pub violations: usize,
@@ -47,7 +49,7 @@ pub struct Report {
 impl Report {
     pub(crate) fn finish(&mut self) {
         self.coupons.sort_unstable_by_key(|coupon| coupon.coupon_id);
-        self.violations = self.journal.len() + self.coupons.iter().map(|coupon| coupon.violations.len()).sum::<usize>();
+        self.violations = self.journal.len() + self.tables.len() + self.coupons.iter().map(|coupon| coupon.violations.len()).sum::<usize>();
         self.clean = self.violations == 0;
     }
 }
@@ -62,7 +64,7 @@ impl fmt::Display for Report {
                 writeln!(f, "  VIOLATION {}: {}", violation.kind, violation.detail)?;
             }
         }
-        for violation in &self.journal {
+        for violation in self.journal.iter().chain(&self.tables) {
             writeln!(f, "VIOLATION {}: {}", violation.kind, violation.detail)?;
         }
         if self.clean {

@@ -10,6 +10,7 @@ use super::parts::{Parts, Purpose};
 use crate::api::{self, ApiOptions, ApiState, Identity, JwtOptions, JwtVerifier, Network};
 use crate::config::{self, Config};
 use crate::consumer::{self, Consumer};
+use crate::domain::Partition;
 use crate::follower::{self, Follower};
 use crate::issuer::{self, Issuer};
 use crate::roles::service::{Abandoner, close_ended, unload_over};
@@ -177,9 +178,10 @@ async fn add_api(
     observe(observers, move || observed.observe());
 
     let (tails, partitions) = (Arc::clone(&follower), parts.journal.partitions());
-    let (unloading, ledger, gate) = (Arc::clone(&follower), Arc::clone(&parts.ledger), Arc::clone(&parts.gate));
+    let (unloading, ledger, forgetting) = (Arc::clone(&follower), Arc::clone(&parts.ledger), Arc::clone(&issuer));
     let watched = Arc::clone(&follower);
     let condition = health.condition("follower");
+    let readers = health.advisory("follower partitions");
     let gate_condition = health.advisory("gate");
     let watched_gate = Arc::clone(&parts.gate);
     let fresh = config.follower.fresh();
@@ -190,7 +192,7 @@ async fn add_api(
         )
         .required("api", |_| async move { Ok(server.await?) })
         .best_effort("unload", move |cancel| async move {
-            unload_over(unloading, ledger, gate, cancel).await;
+            unload_over(unloading, ledger, forgetting, cancel).await;
             Ok(())
         })
         .best_effort("close", {
@@ -202,8 +204,11 @@ async fn add_api(
         })
         .required("readiness", move |cancel| async move {
             while !cancel.is_cancelled() {
-                let (ok, reason) = follower_condition(&watched, fresh);
-                condition.set(ok, &reason);
+                // A partition that does not answer costs its own coupons a 503, not the others their API.
+                let hears = watched.hears();
+                condition.set(hears, if hears { "reads the journal" } else { "the journal does not answer in time" });
+                let (ok, reason) = partitions_condition(watched.stopped(), watched.freshness().is_some_and(|age| age <= fresh));
+                readers.set(ok, &reason);
                 let reachable = watched_gate.reachable();
                 gate_condition.set(reachable, if reachable { "answers" } else { "away: the local gate stands in" });
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -218,14 +223,11 @@ async fn add_api(
     Ok((supervisor, follower))
 }
 
-fn follower_condition(follower: &Follower, fresh: Duration) -> (bool, String) {
-    if let Some((partition, reason)) = follower.stopped().into_iter().next() {
-        return (false, format!("partition {partition} stopped: {reason}"));
-    }
-    match follower.freshness() {
-        Some(age) if age <= fresh => (true, "fresh".to_owned()),
-        Some(_) => (false, "the journal does not answer in time".to_owned()),
-        None => (false, "reading the journal".to_owned()),
+fn partitions_condition(stopped: Vec<(Partition, String)>, fresh: bool) -> (bool, String) {
+    match stopped.into_iter().next() {
+        Some((partition, reason)) => (false, format!("partition {partition} stopped: {reason}")),
+        None if fresh => (true, "all partitions are read".to_owned()),
+        None => (false, "a partition does not answer in time".to_owned()),
     }
 }
 
@@ -255,7 +257,9 @@ fn add_consumer(
     );
     let observed = Arc::clone(&consumer);
     observe(observers, move || observed.observe());
-    let condition = health.condition("consumer");
+    // In one process with an API the drain may wait for its database while issuing goes on.
+    let condition = if config.role.serves_api() { health.advisory("consumer") } else { health.condition("consumer") };
+    let drained = health.advisory("consumer partitions");
     let watched = Arc::clone(&consumer);
     let (claims, drain, reports, releasing) = (Arc::clone(&consumer), Arc::clone(&consumer), Arc::clone(&consumer), Arc::clone(&consumer));
     supervisor
@@ -272,6 +276,8 @@ fn add_consumer(
             while !cancel.is_cancelled() {
                 let (ok, reason) = watched.condition();
                 condition.set(ok, &reason);
+                let (ok, reason) = partitions_condition(watched.stopped(), true);
+                drained.set(ok, &reason);
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             Ok(())

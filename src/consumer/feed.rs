@@ -1,7 +1,7 @@
 //! One fetch loop a partition, at most one answer ahead of its worker.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -9,6 +9,9 @@ use tokio::task::JoinHandle;
 use super::Consumer;
 use crate::domain::{Offset, Partition};
 use crate::journal::{Fetched, JournalError, RawRecord};
+
+/// How long the log's end may lie below the next offset before that is an alarm.
+const END_REGRESS: Duration = Duration::from_secs(30);
 
 /// Records of one partition on their way to its worker.
 #[derive(Debug)]
@@ -32,6 +35,13 @@ impl Feed {
     }
 }
 
+impl Feed {
+    /// False after a panic, or once the partition was stopped.
+    pub fn is_running(&self) -> bool {
+        !self.task.is_finished()
+    }
+}
+
 impl Drop for Feed {
     fn drop(&mut self) {
         self.task.abort();
@@ -40,10 +50,12 @@ impl Drop for Feed {
 
 async fn run(consumer: Arc<Consumer>, partition: Partition, mut from: Offset, epoch: u64, parcels: mpsc::Sender<Parcel>) {
     let mut back_off = Duration::from_millis(50);
+    let mut regressed_since: Option<Instant> = None;
     loop {
         match consumer.journal.fetch(partition, from, consumer.options.fetch_bytes, consumer.options.fetch_wait).await {
             Ok(Fetched { records, high_watermark, .. }) => {
                 back_off = Duration::from_millis(50);
+                regressed_since = None;
                 consumer.note_progress(partition, |progress| progress.high_watermark = high_watermark);
                 let Some(last) = records.last() else { continue };
                 from = last.offset + 1;
@@ -52,16 +64,24 @@ async fn run(consumer: Arc<Consumer>, partition: Partition, mut from: Offset, ep
                 }
             }
             Err(JournalError::Closed) => return,
-            // A new leader may lag for a moment: below the end is not lost until it lasts, and the follower raises that alarm.
             Err(JournalError::OffsetOutOfRange { bounds: Some(bounds), .. }) if bounds.begin > from => {
                 consumer.stop_partition(partition, &format!("the log begins at {} above the next offset {from}", bounds.begin));
                 return;
+            }
+            // A new leader may lag for a moment; records are lost when it lasts.
+            Err(JournalError::OffsetOutOfRange { bounds: Some(bounds), .. }) if bounds.end < from => {
+                if regressed_since.get_or_insert_with(Instant::now).elapsed() > END_REGRESS {
+                    consumer.stop_partition(partition, &format!("the log ends at {} below the next offset {from}", bounds.end));
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
             }
             Err(JournalError::Damaged(reason)) => {
                 consumer.stop_partition(partition, &reason);
                 return;
             }
             Err(error) => {
+                regressed_since = None;
                 tracing::debug!(partition, %error, "fetch failed");
                 tokio::time::sleep(back_off).await;
                 back_off = (back_off * 2).min(Duration::from_secs(1));

@@ -11,8 +11,9 @@ use super::Consumer;
 use super::feed::{Feed, Parcel};
 use super::fold::{Run, Trace, fold};
 use crate::domain::Partition;
+use crate::follower::{StartError, check_same_log};
 use crate::journal::RawRecord;
-use crate::ledger::{Batch, LedgerError, Loaded};
+use crate::ledger::{Batch, Committed, LedgerError, Loaded};
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(2);
@@ -78,7 +79,10 @@ impl Worker {
                     () = tokio::time::sleep(Duration::from_secs(1)) => continue,
                 }
             }
-            while let Ok(parcel) = self.parcels.1.try_recv() {
+            // Up to a few batches wait here; behind that the full channel holds the feeds back.
+            while self.backlog() < self.consumer.options.batch_rows * 4
+                && let Ok(parcel) = self.parcels.1.try_recv()
+            {
                 self.take_in(parcel);
             }
             if cancel.is_cancelled() {
@@ -103,13 +107,14 @@ impl Worker {
 
     /// Whether every partition of this worker has a feed.
     fn fed(&self, owned: &[Partition]) -> bool {
-        self.share_of(owned).iter().all(|partition| self.feeds.contains_key(partition))
+        self.share_of(owned).iter().all(|partition| self.feeds.get(partition).is_some_and(Feed::is_running))
     }
 
     /// Starts feeds of partitions that are new and ends those of partitions that are gone.
     async fn adopt(&mut self, mine: &[Partition]) {
-        self.feeds.retain(|partition, _| mine.contains(partition));
-        self.waiting.retain(|partition, _| mine.contains(partition));
+        self.feeds.retain(|partition, feed| mine.contains(partition) && feed.is_running());
+        let feeds = &self.feeds;
+        self.waiting.retain(|partition, _| feeds.contains_key(partition));
         let new: Vec<_> = mine.iter().filter(|partition| !self.feeds.contains_key(partition)).copied().collect();
         if new.is_empty() {
             return;
@@ -123,11 +128,27 @@ impl Worker {
             }
         };
         for position in positions.into_iter().filter(|position| new.contains(&position.partition)) {
+            match check_same_log(self.consumer.journal.as_ref(), position, Duration::ZERO).await {
+                Ok(()) => {}
+                Err(error @ StartError::OtherLog { .. }) => {
+                    self.consumer.stop_partition(position.partition, &error.to_string());
+                    continue;
+                }
+                Err(error) => {
+                    tracing::warn!(partition = position.partition, %error, "cannot compare the log with the ledger: trying again");
+                    tokio::time::sleep(FIRST_BACK_OFF).await;
+                    continue;
+                }
+            }
             self.epoch += 1;
             let feed = Feed::start(Arc::clone(&self.consumer), position.partition, position.next, self.epoch, self.parcels.0.clone());
             self.consumer.note_progress(position.partition, |progress| progress.next = position.next);
             self.feeds.insert(position.partition, feed);
         }
+    }
+
+    fn backlog(&self) -> usize {
+        self.waiting.values().map(VecDeque::len).sum()
     }
 
     fn take_in(&mut self, parcel: Parcel) {
@@ -251,7 +272,7 @@ impl Worker {
         let (batch, traces) = fold(runs, &mut loaded);
         self.take_permits(batch.issued.len()).await;
         let committed = self.consumer.ledger.commit(&batch).await?;
-        self.after(&batch, committed.rows, &traces).await;
+        self.after(&batch, &committed, &traces).await;
         Ok(())
     }
 
@@ -271,22 +292,33 @@ impl Worker {
         self.consumer.metrics.limiter_wait_seconds_total.inc_by(started.elapsed().as_secs_f64());
     }
 
-    async fn after(&self, batch: &Batch, rows: usize, traces: &[Trace]) {
+    async fn after(&self, batch: &Batch, committed: &Committed, traces: &[Trace]) {
         let consumer = &self.consumer;
-        consumer.metrics.ledger_rows_total.inc_by(u64::try_from(rows).unwrap_or(0));
+        consumer.metrics.ledger_rows_total.inc_by(u64::try_from(committed.rows).unwrap_or(0));
         for moved in &batch.moves {
             consumer.note_progress(moved.partition, |progress| {
                 progress.next = moved.to;
                 progress.oldest_at = 0;
             });
         }
+        let is_dead = |trace: &Trace| committed.dead.iter().any(|win| win.user == trace.user && win.coupon == trace.coupon);
         for trace in traces {
-            tracing::info!(coupon.id = %trace.coupon, user.id = %trace.user, trace_id = %trace.trace_id, "issued");
+            if committed.dead.is_empty() || !is_dead(trace) {
+                tracing::info!(coupon.id = %trace.coupon, user.id = %trace.user, trace_id = %trace.trace_id, "issued");
+            } else {
+                tracing::warn!(coupon.id = %trace.coupon, user.id = %trace.user, trace_id = %trace.trace_id, "refused by the database: a dead letter");
+            }
         }
         for letter in &batch.dead_letters {
-            tracing::warn!(partition = letter.partition, offset = letter.log_offset, error = %letter.error, "dead letter");
-            if let Err(error) = consumer.journal.copy_dead_letter(letter.key.clone(), letter.value.clone()).await {
-                tracing::warn!(%error, "cannot copy a dead letter to its topic: the table has it");
+            tracing::warn!(partition = letter.partition, offset = letter.log_offset, error = %letter.error, "unreadable: a dead letter");
+        }
+        let refused = committed.dead.iter().map(|win| (win.coupon.to_string().into_bytes(), win.user.to_string().into_bytes()));
+        let unreadable = batch.dead_letters.iter().map(|letter| (letter.key.clone(), letter.value.clone()));
+        for (key, value) in unreadable.chain(refused) {
+            // The table has them all: a topic that is away must not hold up the drain.
+            if let Err(error) = consumer.journal.copy_dead_letter(key, value).await {
+                tracing::warn!(%error, "cannot copy dead letters to their topic: the table has them");
+                break;
             }
         }
     }

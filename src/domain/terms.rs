@@ -156,15 +156,13 @@ impl TermsDraft {
         }
     }
 
-    /// Whether a coupon that was created with `terms` (its first version) is what this draft wants.
+    /// Whether a coupon with these terms may be what this draft once created: stock and window only count while nobody changed them.
     #[must_use]
     pub fn agrees_with(&self, terms: &Terms) -> bool {
-        self.name == terms.name
-            && self.kind == terms.kind
-            && self.discount == terms.discount
-            && self.total_quantity == terms.total_quantity
-            && self.opens_at == terms.opens_at
-            && self.closes_at == terms.closes_at
+        let unchanged = terms.version == 1;
+        let same_stock =
+            self.total_quantity == terms.total_quantity && self.opens_at == terms.opens_at && self.closes_at == terms.closes_at;
+        self.name == terms.name && self.kind == terms.kind && self.discount == terms.discount && (same_stock || !unchanged)
     }
 }
 

@@ -24,7 +24,7 @@ use crate::telemetry::Metrics;
 
 pub use barrier::BarrierFailed;
 use shard::{Shard, Waiter};
-pub use start::StartError;
+pub use start::{StartError, check_same_log};
 use user_key::{UserHasher, UserKey};
 
 /// Settings of a follower.
@@ -229,6 +229,12 @@ impl Follower {
         (0..self.journal.partitions()).filter_map(|partition| Some((partition, self.shard_at(partition).lock().stopped.clone()?))).collect()
     }
 
+    /// Whether any partition is fresh: this process hears from the log.
+    #[must_use]
+    pub fn hears(&self) -> bool {
+        self.shards.iter().any(|shard| shard.lock().fresh_at.is_some_and(|at| at.elapsed() <= self.options.fresh))
+    }
+
     /// Age of the stalest partition's last caught-up fetch; `None` while one never caught up.
     #[must_use]
     pub fn freshness(&self) -> Option<Duration> {
@@ -268,11 +274,16 @@ impl Follower {
                     Some(bounds) if bounds.begin > next => {
                         Some(format!("the log begins at {} above the applied offset {next}: records were deleted unread", bounds.begin))
                     }
-                    _ => None,
+                    _ => {
+                        regressed_since = None;
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        None
+                    }
                 },
                 Err(JournalError::Damaged(what)) => Some(what),
                 Err(JournalError::Closed) => return,
                 Err(JournalError::Unknown(_) | JournalError::Overloaded) => {
+                    regressed_since = None;
                     tokio::select! {
                         () = cancel.cancelled() => return,
                         () = tokio::time::sleep(Duration::from_millis(50)) => None,
@@ -311,7 +322,7 @@ impl UserWait {
         self.first
     }
 
-    /// What the log decided; `None` when the follower ended.
+    /// What the log decided; `None` when the first to wait gave up.
     pub async fn seen(&mut self) -> Option<Seen> {
         (&mut self.receiver).await.ok()
     }
@@ -322,6 +333,11 @@ impl Drop for UserWait {
         let mut shard = self.follower.shard(self.coupon).lock();
         let Some(entry) = shard.coupons.get_mut(&self.coupon) else { return };
         if let Some(waiting) = entry.waiters.get_mut(&self.key) {
+            // The first to wait makes the append: when it gives up, the others must begin anew, one of them as the first.
+            if self.first && waiting.iter().any(|waiter| waiter.id == self.id) {
+                entry.waiters.remove(&self.key);
+                return;
+            }
             waiting.retain(|waiter| waiter.id != self.id);
             if waiting.is_empty() {
                 entry.waiters.remove(&self.key);

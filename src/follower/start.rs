@@ -102,10 +102,17 @@ impl Follower {
     /// Waits until every partition was applied up to the end it has now.
     ///
     /// # Errors
-    /// The journal does not answer.
+    /// The journal was closed.
     pub async fn caught_up(&self) -> Result<(), JournalError> {
         for partition in 0..self.journal.partitions() {
-            let end = self.journal.bounds(partition).await?.end;
+            let end = loop {
+                match self.journal.bounds(partition).await {
+                    Ok(bounds) => break bounds.end,
+                    Err(JournalError::Closed) => return Err(JournalError::Closed),
+                    Err(error) => tracing::warn!(partition, %error, "waiting for the log's end"),
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            };
             let mut applied = self.applied_watch(partition);
             applied.wait_for(|applied| *applied >= end).await.map(drop).map_err(|_| JournalError::Closed)?;
         }
@@ -113,8 +120,12 @@ impl Follower {
     }
 }
 
-/// Compares the record below the ledger's offset with the fingerprint the ledger kept of it.
-async fn check_same_log(journal: &dyn Journal, position: Position, patience: Duration) -> Result<(), StartError> {
+/// Compares the record below the ledger's offset with the fingerprint the ledger kept of it. `patience`: how long the log's end may
+/// lie below that offset, as it does for a moment at a new leader.
+///
+/// # Errors
+/// [`StartError::OtherLog`], or the journal does not answer.
+pub async fn check_same_log(journal: &dyn Journal, position: Position, patience: Duration) -> Result<(), StartError> {
     let Position { partition, next, fingerprint: kept } = position;
     if next == 0 {
         return Ok(());
@@ -129,6 +140,9 @@ async fn check_same_log(journal: &dyn Journal, position: Position, patience: Dur
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     };
+    if bounds.end < next && patience.is_zero() {
+        return Err(JournalError::Unknown(format!("the log ends at {} below the next offset {next}", bounds.end)).into());
+    }
     if bounds.end < next {
         return Err(other(format!("it ends at {}, the ledger read up to {next}", bounds.end)));
     }

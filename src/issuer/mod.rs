@@ -8,13 +8,15 @@
 
 mod changes;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use crate::domain::{Body, CouponId, EpochMillis, FieldFault, Refusal, Sequence, Terms, UserId, encode, issue_id, now_millis};
+use crate::domain::{Body, CouponId, EpochMillis, FieldFault, Refusal, Sequence, Terms, UserId, UserState, encode, issue_id, now_millis};
 use crate::follower::{Follower, Seen, Standing, UserWait};
 use crate::gate::{Ask, Gate, LocalGate, Verdict};
 use crate::journal::{Journal, JournalError};
@@ -131,7 +133,12 @@ pub struct Issuer {
     ledger: Arc<dyn Ledger>,
     options: Options,
     metrics: Arc<Metrics>,
+    /// See [`Issuer::look_up_over`].
+    look_ups: Semaphore,
 }
+
+/// Look-ups of users of unloaded coupons at a time.
+const LOOK_UPS: usize = 32;
 
 impl Issuer {
     #[must_use]
@@ -143,7 +150,7 @@ impl Issuer {
         options: Options,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { follower, journal, gate, fallback: LocalGate::new(), ledger, options, metrics }
+        Self { follower, journal, gate, fallback: LocalGate::new(), ledger, options, metrics, look_ups: Semaphore::new(LOOK_UPS) }
     }
 
     /// Asks for `coupon` in the name of `user`. Answers within the deadline.
@@ -159,10 +166,13 @@ impl Issuer {
             }
             standing = self.follower.standing(coupon, user);
         }
-        match self.answer_from(coupon, user, standing).await {
-            Some(answer) => answer,
-            None => timeout_at(deadline, self.ask_the_log(coupon, user, trace_id)).await.unwrap_or(IssueAnswer::Unavailable),
-        }
+        let answering = async {
+            match self.answer_from(coupon, user, standing).await {
+                Some(answer) => answer,
+                None => self.ask_the_log(coupon, user, trace_id).await,
+            }
+        };
+        timeout_at(deadline, answering).await.unwrap_or(IssueAnswer::Unavailable)
     }
 
     /// The answer that needs no append, if there is one.
@@ -173,15 +183,13 @@ impl Issuer {
             }
             // The barrier was passed just before.
             Standing::Unknown => return Some(IssueAnswer::NotFound),
-            Standing::Over => match self.ledger.issued(coupon, user).await {
-                Ok(Some(row)) => {
-                    return Some(IssueAnswer::AlreadyIssued { issue_id: issue_id(coupon, user), sequence: row.sequence });
+            Standing::Over => match self.look_up_over(coupon, user).await {
+                Ok(Some(UserState::Holder(sequence))) => {
+                    return Some(IssueAnswer::AlreadyIssued { issue_id: issue_id(coupon, user), sequence });
                 }
+                Ok(Some(UserState::Revoked(_))) => IssueAnswer::Revoked,
                 Ok(None) => IssueAnswer::Closed,
-                Err(error) => {
-                    tracing::warn!(coupon.id = %coupon, %error, "cannot look up a holder of an unloaded coupon");
-                    return Some(IssueAnswer::Unavailable);
-                }
+                Err(Unavailable) => return Some(IssueAnswer::Unavailable),
             },
             Standing::Revoked => IssueAnswer::Revoked,
             Standing::No(refusal) => refused(refusal),
@@ -200,13 +208,16 @@ impl Issuer {
 
     /// The way past the gate into the log and back; bounded by the caller's deadline.
     async fn ask_the_log(&self, coupon: CouponId, user: &UserId, trace_id: &str) -> IssueAnswer {
-        let Some(mut wait) = self.follower.wait_for_user(coupon, user) else {
-            return IssueAnswer::Unavailable;
+        let mut wait = loop {
+            let Some(mut wait) = self.follower.wait_for_user(coupon, user) else { return IssueAnswer::Unavailable };
+            if wait.is_first() {
+                break wait;
+            }
+            // One append in flight per user and coupon: the first to wait makes it. If it gives up, this one may be the first.
+            if let Some(seen) = wait.seen().await {
+                return answer_of(coupon, user, Some(seen));
+            }
         };
-        if !wait.is_first() {
-            // One append in flight per user and coupon: the first to wait makes it.
-            return answer_of(coupon, user, wait.seen().await);
-        }
         let Some(changed) = self.follower.changes_of(coupon) else {
             return IssueAnswer::Unavailable;
         };
@@ -236,6 +247,28 @@ impl Issuer {
         let answer = self.append_and_wait(coupon, user, trace_id, &mut wait).await;
         drop(overflow);
         answer
+    }
+
+    /// The ledger's word on a user of an unloaded coupon; few at a time, or a crowd at one old coupon would take the database from the drain.
+    async fn look_up_over(&self, coupon: CouponId, user: &UserId) -> Result<Option<UserState>, Unavailable> {
+        let _permit = self.look_ups.try_acquire().map_err(|_| Unavailable)?;
+        let wanted = HashMap::from([(coupon, vec![user.clone()])]);
+        match self.ledger.load(&[], &wanted).await {
+            Ok(loaded) => Ok(loaded.users.get(&coupon).and_then(|users| users.get(user)).copied()),
+            Err(error) => {
+                tracing::warn!(coupon.id = %coupon, %error, "cannot look up a user of an unloaded coupon");
+                Err(Unavailable)
+            }
+        }
+    }
+
+    /// Drops what the gates know of a coupon that is over.
+    pub async fn forget(&self, coupon: CouponId) {
+        for forgotten in [self.gate.forget(coupon).await, self.fallback.forget(coupon).await] {
+            if let Err(error) = forgotten {
+                tracing::debug!(coupon.id = %coupon, %error, "the gate did not forget a coupon: it costs memory only");
+            }
+        }
     }
 
     async fn admit(&self, ask: Ask) -> Verdict {
@@ -300,7 +333,11 @@ impl Issuer {
             (Ok(None), Standing::Holder(sequence)) => {
                 ResultAnswer::Pending { issue_id, sequence, ahead: self.ahead_of(coupon, sequence).await }
             }
-            (Ok(None), _) => ResultAnswer::NotRequested,
+            (Ok(None), _) => match self.look_up_over(coupon, user).await {
+                Ok(Some(UserState::Revoked(_))) => ResultAnswer::Revoked,
+                Ok(_) => ResultAnswer::NotRequested,
+                Err(Unavailable) => ResultAnswer::Unavailable,
+            },
             // With the database away a holder is still a holder.
             (Err(_), Standing::Holder(sequence)) => {
                 ResultAnswer::Pending { issue_id, sequence, ahead: self.ahead_of(coupon, sequence).await }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Abandon;
 use crate::domain::UserId;
 use crate::follower::Follower;
-use crate::gate::Gate;
+
 use crate::issuer::{Issuer, Unavailable};
 use crate::ledger::{DeadLetter, DeadLetterState, Ledger};
 
@@ -37,8 +37,8 @@ impl Abandon for Abandoner {
     }
 }
 
-/// Unloads coupons that are over and tells the gate to forget them; until cancelled.
-pub async fn unload_over(follower: Arc<Follower>, ledger: Arc<dyn Ledger>, gate: Arc<dyn Gate>, cancel: CancellationToken) {
+/// Unloads coupons that are over and tells the gates to forget them; until cancelled.
+pub async fn unload_over(follower: Arc<Follower>, ledger: Arc<dyn Ledger>, issuer: Arc<Issuer>, cancel: CancellationToken) {
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
@@ -48,9 +48,7 @@ pub async fn unload_over(follower: Arc<Follower>, ledger: Arc<dyn Ledger>, gate:
             Ok(unloaded) => {
                 for coupon in unloaded {
                     tracing::info!(coupon.id = %coupon, "unloaded a coupon that is over");
-                    if let Err(error) = gate.forget(coupon).await {
-                        tracing::debug!(coupon.id = %coupon, %error, "the gate did not forget a coupon: it costs memory only");
-                    }
+                    issuer.forget(coupon).await;
                 }
             }
             Err(error) => tracing::debug!(%error, "cannot unload now"),

@@ -102,16 +102,20 @@ async fn put_issued<S: Session>(session: &mut S, batch: &Batch, rows: Rows) -> R
             committed.rows += chunk.len();
             continue;
         }
-        if guarded(session, raws.clone()).await?.is_none() {
-            committed.rows += chunk.len();
-            continue;
-        }
-        for (row, raw) in chunk.iter().zip(raws) {
-            match guarded(session, vec![raw]).await? {
-                None => committed.rows += 1,
+        // Halved until the refused rows stand alone: a few statements for each of them, not one for every row.
+        let pairs: Vec<(&IssuedRow, IssuedRaw)> = chunk.iter().copied().zip(raws).collect();
+        let mut untried = vec![pairs.as_slice()];
+        while let Some(part) = untried.pop() {
+            match guarded(session, part.iter().map(|(_, raw)| raw.clone()).collect()).await? {
+                None => committed.rows += part.len(),
                 Some(error) => {
-                    let partition = partition_of(session, &partitions, row).await?;
-                    committed.dead.push(bury(session, partition, row, error).await?);
+                    if let [(row, _)] = part {
+                        let partition = partition_of(session, &partitions, row).await?;
+                        committed.dead.push(bury(session, partition, row, error).await?);
+                    } else {
+                        let (first, second) = part.split_at(part.len() / 2);
+                        untried.extend([second, first]);
+                    }
                 }
             }
         }
