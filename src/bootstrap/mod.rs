@@ -7,6 +7,8 @@ mod serve;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
+
 use crate::api::{mint_hs256, openapi};
 use crate::cli::{self, AuditArgs, Cli, Command, DlqCommand, EXIT_FAILURE, TokenArgs};
 use crate::config::Config;
@@ -74,7 +76,8 @@ async fn carry_out(command: Command, config: &Config) -> anyhow::Result<ExitCode
             let jwt = &config.jwt;
             let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
             let (issuer, audience) = (named(&jwt.issuer), named(&jwt.audience));
-            let token = mint_hs256(&jwt.hs256_secret, &user, admin, Duration::from_secs(ttl), issuer.as_deref(), audience.as_deref())?;
+            let secret = jwt.hs256_secret().context("there is no secret to sign with: set jwt.hs256_secret (COUPON__JWT__HS256_SECRET)")?;
+            let token = mint_hs256(secret, &user, admin, Duration::from_secs(ttl), issuer.as_deref(), audience.as_deref())?;
             println!("{token}");
         }
         // Done before there was a runtime.

@@ -22,8 +22,15 @@ pub struct Run {
 
 #[derive(Debug)]
 enum Entry {
-    Record(Record),
-    Skipped { reason: SkipReason, raw: RawRecord },
+    /// With its message, kept in case the database refuses the row.
+    Record {
+        record: Record,
+        message: Vec<u8>,
+    },
+    Skipped {
+        reason: SkipReason,
+        raw: RawRecord,
+    },
 }
 
 impl Run {
@@ -35,7 +42,7 @@ impl Run {
             let offset = raw.offset;
             let print = fingerprint(&raw.key, &raw.value);
             let entry = match decode(partition, partitions, &raw.key, &raw.value) {
-                Ok(Decoded::Record(record)) => Entry::Record(record),
+                Ok(Decoded::Record(record)) => Entry::Record { record, message: raw.value },
                 Ok(Decoded::Skip(reason)) => Entry::Skipped { reason, raw },
                 Err(reason) => {
                     run.stop = Some((offset, reason));
@@ -56,7 +63,7 @@ impl Run {
     /// The users whose state this run needs, by coupon.
     pub fn wants(&self, wanted: &mut HashMap<CouponId, Vec<UserId>>) {
         for (_, entry) in &self.entries {
-            if let Entry::Record(Record { coupon, body }) = entry {
+            if let Entry::Record { record: Record { coupon, body }, .. } = entry {
                 let users = wanted.entry(*coupon).or_default();
                 match body {
                     Body::Issue { user_id, .. } | Body::Revoke { user_id, .. } => users.push(user_id.clone()),
@@ -85,10 +92,13 @@ pub fn fold(runs: &[Run], loaded: &mut Loaded) -> (Batch, Vec<Trace>) {
         for (offset, entry) in &run.entries {
             match entry {
                 Entry::Skipped { reason, raw } => batch.dead_letters.push(unreadable(run.partition, reason, raw)),
-                Entry::Record(record) => {
+                Entry::Record { record, message } => {
                     let roster = rosters.entry(record.coupon).or_insert_with(|| restore(record.coupon, loaded));
                     let decision = roster.apply(&record.body, Clone::clone);
                     write(&mut batch, &mut traces, record, *offset, roster, decision);
+                    if let Decision::Won(_) = decision {
+                        batch.messages.push(message.clone());
+                    }
                 }
             }
         }

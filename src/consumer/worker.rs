@@ -301,22 +301,22 @@ impl Worker {
                 progress.oldest_at = 0;
             });
         }
-        let is_dead = |trace: &Trace| committed.dead.iter().any(|win| win.user == trace.user && win.coupon == trace.coupon);
-        for trace in traces {
-            if committed.dead.is_empty() || !is_dead(trace) {
-                tracing::info!(coupon.id = %trace.coupon, user.id = %trace.user, trace_id = %trace.trace_id, "issued");
-            } else {
-                tracing::warn!(coupon.id = %trace.coupon, user.id = %trace.user, trace_id = %trace.trace_id, "refused by the database: a dead letter");
+        let dead: HashMap<_, _> =
+            committed.dead.iter().filter_map(|letter| letter.win.as_ref().map(|win| ((win.coupon, &win.user), letter))).collect();
+        for Trace { coupon, user, trace_id } in traces {
+            match dead.get(&(*coupon, user)) {
+                None => tracing::info!(coupon.id = %coupon, user.id = %user, trace_id, "issued"),
+                Some(letter) => {
+                    tracing::warn!(coupon.id = %coupon, user.id = %user, trace_id, error = %letter.error, "refused row is a dead letter");
+                }
             }
         }
         for letter in &batch.dead_letters {
-            tracing::warn!(partition = letter.partition, offset = letter.log_offset, error = %letter.error, "unreadable: a dead letter");
+            tracing::warn!(partition = letter.partition, offset = letter.log_offset, error = %letter.error, "unreadable record is a dead letter");
         }
-        let refused = committed.dead.iter().map(|win| (win.coupon.to_string().into_bytes(), win.user.to_string().into_bytes()));
-        let unreadable = batch.dead_letters.iter().map(|letter| (letter.key.clone(), letter.value.clone()));
-        for (key, value) in unreadable.chain(refused) {
+        for letter in batch.dead_letters.iter().chain(&committed.dead) {
             // The table has them all: a topic that is away must not hold up the drain.
-            if let Err(error) = consumer.journal.copy_dead_letter(key, value).await {
+            if let Err(error) = consumer.journal.copy_dead_letter(letter.key.clone(), letter.value.clone()).await {
                 tracing::warn!(%error, "cannot copy dead letters to their topic: the table has them");
                 break;
             }

@@ -294,6 +294,8 @@ impl Follower {
                 tracing::error!(partition, %reason, "follower stopped this partition");
                 self.metrics.reader_stopped.with_label_values(&["follower", &partition.to_string()]).set(1);
                 self.shard_at(partition).lock().stopped = Some(reason);
+                // Whoever waits for it to catch up waits in vain.
+                self.shard_at(partition).applied.send_modify(|_| {});
                 cancel.cancelled().await;
                 return;
             }

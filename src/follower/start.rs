@@ -99,7 +99,7 @@ impl Follower {
         Ok(Arc::new(Self { journal, shards, hasher, options, metrics }))
     }
 
-    /// Waits until every partition was applied up to the end it has now.
+    /// Waits until every partition was applied up to the end it has now; one that stopped is not waited for.
     ///
     /// # Errors
     /// The journal was closed.
@@ -114,7 +114,11 @@ impl Follower {
                 tokio::time::sleep(Duration::from_millis(500)).await;
             };
             let mut applied = self.applied_watch(partition);
-            applied.wait_for(|applied| *applied >= end).await.map(drop).map_err(|_| JournalError::Closed)?;
+            applied
+                .wait_for(|applied| *applied >= end || self.shard_at(partition).lock().stopped.is_some())
+                .await
+                .map(drop)
+                .map_err(|_| JournalError::Closed)?;
         }
         Ok(())
     }

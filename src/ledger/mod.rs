@@ -158,6 +158,8 @@ pub struct Batch {
     pub coupons: Vec<CouponRow>,
     pub terms: Vec<TermsRow>,
     pub issued: Vec<IssuedRow>,
+    /// The message of each row of `issued`, in the same order: what a refused row leaves in its dead letter. May be left out.
+    pub messages: Vec<Vec<u8>>,
     /// Applied after `issued`: a user may win and be revoked in one batch.
     pub revocations: Vec<RevocationRow>,
     pub dead_letters: Vec<DeadLetter>,
@@ -177,7 +179,7 @@ pub struct Loaded {
 pub struct Committed {
     pub rows: usize,
     /// Rows the database refused for their data: written as dead letters instead, in the same transaction.
-    pub dead: Vec<DeadWin>,
+    pub dead: Vec<DeadLetter>,
 }
 
 /// The start of a follower: everything at one instant.

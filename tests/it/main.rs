@@ -4,8 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "tests wait and kill")]
 
+mod architecture;
 mod distributed;
 mod embedded;
 mod faults;
+mod identity;
+mod operations;
 mod promise;
 mod support;

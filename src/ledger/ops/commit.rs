@@ -10,7 +10,7 @@ use crate::ledger::errors::Fault;
 use crate::ledger::rows::{CouponRaw, IssuedRaw, NewDeadLetter, RevocationRaw, TermsRaw};
 use crate::ledger::schema::{coupon_terms, coupons, dead_letters, issued_coupons, partition_offsets, revocations};
 use crate::ledger::session::{Control, Session};
-use crate::ledger::{Batch, Committed, CouponRow, DeadLetter, DeadLetterState, DeadWin, IssuedRow, Move, RevocationRow};
+use crate::ledger::{Batch, Committed, CouponRow, DEAD_LETTER_BYTES, DeadLetter, DeadLetterState, DeadWin, IssuedRow, Move, RevocationRow};
 
 /// Rows a statement: far below the 65,535 placeholders of MySQL and the 32,766 of SQLite.
 const CHUNK: usize = 1_000;
@@ -111,7 +111,8 @@ async fn put_issued<S: Session>(session: &mut S, batch: &Batch, rows: Rows) -> R
                 Some(error) => {
                     if let [(row, _)] = part {
                         let partition = partition_of(session, &partitions, row).await?;
-                        committed.dead.push(bury(session, partition, row, error).await?);
+                        let message = message_of(batch, row);
+                        committed.dead.push(bury(session, partition, row, message, error).await?);
                     } else {
                         let (first, second) = part.split_at(part.len() / 2);
                         untried.extend([second, first]);
@@ -147,23 +148,35 @@ async fn partition_of<S: Session>(
 }
 
 /// Writes a refused win as a dead letter, which keeps its slot and sequence.
-async fn bury<S: Session>(session: &mut S, partition: Partition, row: &IssuedRow, error: String) -> Result<DeadWin, Fault> {
+async fn bury<S: Session>(
+    session: &mut S,
+    partition: Partition,
+    row: &IssuedRow,
+    mut message: Vec<u8>,
+    error: String,
+) -> Result<DeadLetter, Fault> {
+    message.truncate(DEAD_LETTER_BYTES);
     let win = DeadWin { coupon: row.coupon, user: row.user.clone(), sequence: row.sequence, requested_at: row.requested_at };
     let now = now_millis();
     let letter = DeadLetter {
         id: 0,
         partition,
         log_offset: row.log_offset,
-        win: Some(win.clone()),
+        win: Some(win),
         error,
         key: row.coupon.to_string().into_bytes(),
-        value: Vec::new(),
+        value: message,
         state: DeadLetterState::Open,
         created_at: now,
         updated_at: now,
     };
     session.execute(diesel::insert_into(dead_letters::table).values(NewDeadLetter::from(&letter))).await?;
-    Ok(win)
+    Ok(letter)
+}
+
+fn message_of(batch: &Batch, row: &IssuedRow) -> Vec<u8> {
+    let index = batch.issued.iter().position(|other| other.coupon == row.coupon && other.sequence == row.sequence);
+    index.and_then(|index| batch.messages.get(index)).cloned().unwrap_or_default()
 }
 
 /// Takes a win back. The dead letter first: a replay of it holds its lock until the issued row can be seen.

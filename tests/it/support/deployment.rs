@@ -46,6 +46,11 @@ impl Process {
         self.child.wait().unwrap().code()
     }
 
+    /// As [`Process::wait`], but fails the test when it does not end `within`.
+    pub async fn ends(&mut self, within: Duration) -> Option<i32> {
+        eventually("the process ends", within, async || self.child.try_wait().unwrap()).await.code()
+    }
+
     pub async fn ready(&self) {
         let url = format!("{}/readyz", self.ops);
         let log = self.log.clone();
