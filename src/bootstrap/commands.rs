@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::parts::{self, Parts, Purpose};
 use crate::audit;
 use crate::config::Config;
-use crate::domain::{Body, CouponId, encode, now_millis};
+use crate::domain::{CouponId, encode};
 use crate::ledger::{DeadLetter, DeadLetterState, Page, ReplayOutcome};
 use crate::telemetry::Metrics;
 
@@ -76,8 +76,7 @@ pub async fn abandon(config: &Config, id: i64, reason: &str) -> anyhow::Result<D
         ledger.abandon(id).await.context("failed to abandon the dead letter")?.ok_or_else(|| anyhow!("there is no dead letter {id}"))?;
     let (DeadLetterState::Abandoning, Some(win)) = (letter.state, &letter.win) else { return Ok(letter) };
     let journal = parts::open_journal(config, &Metrics::new()?).await?;
-    let reason = format!("dead letter {id}: {reason}");
-    let body = Body::Revoke { user_id: win.user.clone(), sequence: win.sequence, reason, at: now_millis() };
+    let body = win.revocation(format!("dead letter {id}: {reason}"));
     journal.append(letter.partition, win.coupon, encode(&body)?).await.context("failed to append the revocation: run the command again")?;
     journal.close().await;
     for _ in 0..50 {

@@ -74,10 +74,8 @@ async fn carry_out(command: Command, config: &Config) -> anyhow::Result<ExitCode
         Command::Dlq(command) => dead_letters(command, config).await?,
         Command::Token(TokenArgs { user, admin, ttl }) => {
             let jwt = &config.jwt;
-            let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-            let (issuer, audience) = (named(&jwt.issuer), named(&jwt.audience));
             let secret = jwt.hs256_secret().context("there is no secret to sign with: set jwt.hs256_secret (COUPON__JWT__HS256_SECRET)")?;
-            let token = mint_hs256(secret, &user, admin, Duration::from_secs(ttl), issuer.as_deref(), audience.as_deref())?;
+            let token = mint_hs256(secret, &user, admin, Duration::from_secs(ttl), jwt.issuer(), jwt.audience())?;
             println!("{token}");
         }
         // Done before there was a runtime.

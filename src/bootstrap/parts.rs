@@ -85,9 +85,7 @@ impl Parts {
         let ledger = open_ledger(config).await?;
         let migrates = config.parts == Choice::Embedded || config.mysql.migrate_at_start;
         if migrates && purpose == Purpose::Service {
-            for migration in ledger.migrate().await.context("failed to bring the ledger up to date")? {
-                tracing::info!(%migration, "migrated the ledger");
-            }
+            ledger.migrate().await.context("failed to bring the ledger up to date")?;
         }
         ledger.check_schema().await.context("the ledger's schema is not this build's")?;
         let journal = open_journal(config, metrics).await?;

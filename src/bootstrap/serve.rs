@@ -35,6 +35,7 @@ pub async fn serve(config: Config) -> anyhow::Result<Outcome> {
     tracing::info!(
         role = %config.role, parts = %config.parts, ops.listen = %ops_listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "starting"
     );
+    config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let observers: Observers = Arc::default();
     let ops_server = {
         let observers = Arc::clone(&observers);
@@ -302,7 +303,6 @@ async fn run_all<F: Future<Output = ()> + Send + 'static>(futures: impl Iterator
 }
 
 fn identity(config: &Config) -> anyhow::Result<Identity> {
-    let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     Ok(match config.api.identity {
         config::Identity::Header => Identity::Header,
         config::Identity::Gateway => {
@@ -311,13 +311,12 @@ fn identity(config: &Config) -> anyhow::Result<Identity> {
         }
         config::Identity::Jwt => {
             let jwt = &config.jwt;
-            let has_secret = !secrecy::ExposeSecret::expose_secret(&jwt.hs256_secret).is_empty();
             Identity::Jwt(JwtVerifier::new(JwtOptions {
-                hs256_secret: has_secret.then(|| jwt.hs256_secret.clone()),
+                hs256_secret: jwt.hs256_secret().cloned(),
                 public_keys: jwt.public_keys.clone(),
-                jwks_file: (!jwt.jwks_file.as_os_str().is_empty()).then(|| jwt.jwks_file.clone()),
-                issuer: named(&jwt.issuer),
-                audience: named(&jwt.audience),
+                jwks_file: jwt.jwks_file(),
+                issuer: jwt.issuer().map(ToOwned::to_owned),
+                audience: jwt.audience().map(ToOwned::to_owned),
                 leeway_seconds: jwt.leeway_seconds,
             })?)
         }

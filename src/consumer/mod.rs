@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{Body, Offset, Partition, encode, now_millis};
+use crate::domain::{Offset, Partition, encode, now_millis};
 use crate::journal::Journal;
 use crate::ledger::{DeadLetterState, Ledger, Page};
 use crate::telemetry::Metrics;
@@ -255,8 +255,7 @@ impl Consumer {
         };
         for letter in letters {
             let Some(win) = letter.win else { continue };
-            let reason = format!("dead letter {} abandoned", letter.id);
-            let body = Body::Revoke { user_id: win.user, sequence: win.sequence, reason, at: now_millis() };
+            let body = win.revocation(format!("dead letter {} abandoned", letter.id));
             let Ok(value) = encode(&body) else { continue };
             if let Err(error) = self.journal.append(letter.partition, win.coupon, value).await {
                 tracing::warn!(dead_letter.id = letter.id, %error, "cannot append a revoke: tried again later");

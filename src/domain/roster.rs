@@ -126,11 +126,6 @@ impl<K: Eq + Hash, S: BuildHasher + Default> Roster<K, S> {
     }
 
     /// Users this roster remembers, revoked ones too.
-    #[must_use]
-    pub fn user_count(&self) -> usize {
-        self.users.len()
-    }
-
     pub fn users(&self) -> impl Iterator<Item = (&K, UserState)> {
         self.users.iter().map(|(user, packed)| (user, UserState::from(*packed)))
     }

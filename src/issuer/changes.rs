@@ -4,7 +4,7 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::{ChangeAnswer, CouponView, CreateAnswer, Issuer, Unavailable};
-use crate::domain::{Body, CouponId, Sequence, Status, Terms, TermsDraft, TermsPatch, UserId, now_millis};
+use crate::domain::{Body, CouponId, Status, Terms, TermsDraft, TermsPatch, now_millis};
 use crate::follower::CouponState;
 use crate::journal::JournalError;
 
@@ -132,14 +132,13 @@ impl Issuer {
         }
     }
 
-    /// Appends the revocation of a win and waits until the log shows it. True when the user is (by now) revoked.
+    /// Appends a revocation; returns when the log has acknowledged it. It holds once the readers applied it.
     ///
     /// # Errors
-    /// Not known in time: asking again settles it.
-    pub async fn revoke(&self, coupon: CouponId, user: &UserId, sequence: Sequence, reason: &str) -> Result<(), Unavailable> {
+    /// Not known in time: asking again is harmless, the rule takes only the first.
+    pub async fn revoke(&self, coupon: CouponId, revocation: &Body) -> Result<(), Unavailable> {
         let deadline = Instant::now() + self.options.deadline;
-        let body = Body::Revoke { user_id: user.clone(), sequence, reason: reason.to_owned(), at: now_millis() };
-        match timeout_at(deadline, self.append(coupon, &body)).await {
+        match timeout_at(deadline, self.append(coupon, revocation)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Unavailable),
         }

@@ -24,7 +24,7 @@ use serde::Serialize;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::domain::{CouponId, EpochMillis, Offset, Partition, Sequence, Terms, UserId, UserState};
+use crate::domain::{Body, CouponId, EpochMillis, Offset, Partition, Sequence, Terms, UserId, UserState, now_millis};
 
 pub use mysql::{MysqlLedger, MysqlOptions};
 pub use sqlite::SqliteLedger;
@@ -137,6 +137,14 @@ pub struct DeadWin {
     pub user: UserId,
     pub sequence: Sequence,
     pub requested_at: EpochMillis,
+}
+
+impl DeadWin {
+    /// The record that takes this win back.
+    #[must_use]
+    pub fn revocation(&self, reason: String) -> Body {
+        Body::Revoke { user_id: self.user.clone(), sequence: self.sequence, reason, at: now_millis() }
+    }
 }
 
 /// One move of a partition's readers, `[from, to)`.

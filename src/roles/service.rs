@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Abandon;
-use crate::domain::UserId;
 use crate::follower::Follower;
 
 use crate::issuer::{Issuer, Unavailable};
@@ -30,8 +29,7 @@ impl Abandon for Abandoner {
         let Some(letter) = letter else { return Ok(None) };
         tracing::info!(dead_letter.id = id, state = letter.state.as_str(), by, "abandoning a dead letter");
         if let (DeadLetterState::Abandoning, Some(win)) = (letter.state, &letter.win) {
-            let user: &UserId = &win.user;
-            self.issuer.revoke(win.coupon, user, win.sequence, &format!("dead letter {id} abandoned by {by}")).await?;
+            self.issuer.revoke(win.coupon, &win.revocation(format!("dead letter {id} abandoned by {by}"))).await?;
         }
         Ok(Some(letter))
     }

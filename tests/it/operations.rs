@@ -209,6 +209,7 @@ async fn a_refused_row_is_logged_copied_and_kept_with_its_message() {
         missing.push("the log says that the refused row was issued".to_owned());
     }
     assert!(missing.is_empty(), "{missing:#?}");
+    deployment.settles(&coupon, 1).await;
 }
 
 async fn kafka(deployment: &Deployment) -> Client {
