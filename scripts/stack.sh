@@ -16,21 +16,24 @@ usage() {
     cat <<'USAGE'
 usage: scripts/stack.sh COMMAND
 
-  up               install what is missing, start what does not run, wait until all answer; safe to run twice
+  up [PART...]     install what is missing, start what does not run, wait until all answer; safe to run twice
   down [PART...]   stop what this checkout started; data stays
   status           one line for each part; exit 1 unless all run
   logs [PART...]   the last lines of each server's log
   install          only download what `up` would need
   wipe             down, and delete all data of this checkout's stack
 
-Parts: redis kafka mysql mariadb-main mariadb
+Parts: redis kafka (kafka-2 kafka-3) mysql mariadb-main mariadb
 
 Variables:
   DB=mysql|mariadb       the database on the main port (default mysql)
+  KAFKA_BROKERS=3        a cluster of three brokers: replication 3, min.insync.replicas 2 (natively only)
   WITH_MARIADB=1         also start a MariaDB on a second port, as the tests need it
   STACK_MODE=native      do not use Docker even where it runs (docker: use nothing else)
   STACK_REDIS_PORT=16379 STACK_KAFKA_PORT=19092 STACK_KAFKA_PROXIED_PORT=19094 STACK_KAFKA_PROXY_PORT=19095
   STACK_KAFKA_CONTROLLER_PORT=19096 STACK_MYSQL_PORT=13306 STACK_MARIADB_PORT=13307
+  STACK_KAFKA_2_PORT=19192 and so on for brokers 2 and 3: a hundred ports above
+  STACK_STATE=.stack     where pids, logs and data are; another folder, named .stack too, is another stack
   STACK_WAIT_SECONDS=90  how long a server may take to answer
   STACK_STARTED_FILE     `up` writes the parts it started itself into this file
   COUPON_STACK_CACHE     where downloads are kept for all checkouts (default ~/.cache/coupon-stack)
@@ -85,14 +88,14 @@ start_part() { # part
     "launch_$1" && wait_healthy "$1"
 }
 
-native_up() {
-    local part decision parts failed=0
+native_up() { # parts...
+    local part decision parts=("$@") failed=0
     local -A job_of=()
     mkdir -p "$RUN"
     exec {stack_lock}>"$STATE/lock"
     flock -w $((WAIT_SECONDS * 2)) "$stack_lock" || die "another 'stack.sh up' of this checkout is still at work"
     install_missing
-    mapfile -t parts < <(wanted_parts)
+    ((${#parts[@]})) || mapfile -t parts < <(wanted_parts)
     # Look at everything before starting anything: a taken port is said before servers run half.
     local -A decisions=()
     for part in "${parts[@]}"; do decisions[$part]=$(plan "$part"); done
@@ -202,11 +205,13 @@ main() {
     local command=${1:-help}
     shift || true
     [[ $DB == mysql || $DB == mariadb ]] || die "DB is '$DB'; it must be mysql or mariadb"
+    [[ $KAFKA_BROKERS == 1 || $KAFKA_BROKERS == 3 ]] || die "KAFKA_BROKERS is '$KAFKA_BROKERS'; it must be 1 or 3"
+    [[ $STATE == /*/.stack ]] || die "STACK_STATE is '$STATE'; it must be an absolute path that ends in /.stack"
     known_parts "$@"
     local parts=("$@")
     ((${#parts[@]})) || parts=("${ALL_PARTS[@]}")
     case $command in
-        up) if docker_wanted; then docker_up; else native_up; fi ;;
+        up) if docker_wanted && [[ $KAFKA_BROKERS == 1 ]] && (($# == 0)); then docker_up; else native_up "$@"; fi ;;
         down)
             if compgen -G "$RUN/*.docker" >/dev/null; then docker_down "${parts[@]}"; fi
             native_down "${parts[@]}"

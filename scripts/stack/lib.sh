@@ -2,7 +2,8 @@
 # What every part of the stack shares: where things are, progress lines, processes, ports. Sourced, never run.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
-STATE=$ROOT/.stack
+# Named .stack wherever it is: that is how a process is known to belong to a stack.
+STATE=${STACK_STATE:-$ROOT/.stack}
 CACHE=${COUPON_STACK_CACHE:-$HOME/.cache/coupon-stack}
 RUN=$STATE/run
 
@@ -11,19 +12,17 @@ MYSQL_SUITE=sid
 
 REDIS_PORT=${STACK_REDIS_PORT:-16379}
 KAFKA_PORT=${STACK_KAFKA_PORT:-19092}
-KAFKA_PROXIED_PORT=${STACK_KAFKA_PROXIED_PORT:-19094}
-KAFKA_PROXY_PORT=${STACK_KAFKA_PROXY_PORT:-19095}
-KAFKA_CONTROLLER_PORT=${STACK_KAFKA_CONTROLLER_PORT:-19096}
 MYSQL_PORT=${STACK_MYSQL_PORT:-13306}
 MARIADB_PORT=${STACK_MARIADB_PORT:-13307}
 
+KAFKA_BROKERS=${KAFKA_BROKERS:-1}
 DB=${DB:-mysql}
 WITH_MARIADB=${WITH_MARIADB:-0}
 WAIT_SECONDS=${STACK_WAIT_SECONDS:-90}
 STOP_SECONDS=${STACK_STOP_SECONDS:-20}
 
 # Every part there can be. `mariadb-main` takes the place of `mysql` with DB=mariadb; `mariadb` is the second database of the tests.
-ALL_PARTS=(redis kafka mysql mariadb-main mariadb)
+ALL_PARTS=(redis kafka kafka-2 kafka-3 mysql mariadb-main mariadb)
 
 started_at=${EPOCHREALTIME/[.,]/}
 
@@ -41,15 +40,43 @@ die() {
 
 wanted_parts() {
     echo redis
-    echo kafka
+    kafka_parts
     if [[ $DB == mariadb ]]; then echo mariadb-main; else echo mysql; fi
     if [[ $WITH_MARIADB == 1 ]]; then echo mariadb; fi
+}
+
+# One broker, or a cluster of three that keeps what it acknowledged when one of them is gone.
+kafka_parts() {
+    echo kafka
+    if [[ $KAFKA_BROKERS == 3 ]]; then printf '%s\n' kafka-2 kafka-3; fi
+}
+
+broker_id() { # part
+    case $1 in
+        kafka) echo 1 ;;
+        *) echo "${1#kafka-}" ;;
+    esac
+}
+
+# Broker 1 is on KAFKA_PORT; each further one a hundred ports above, unless a variable says so: STACK_KAFKA_2_PORT and so on.
+kafka_port() { # part, kind: "" (plain), PROXIED_, PROXY_ or CONTROLLER_
+    local id above name
+    id=$(broker_id "$1")
+    case $2 in
+        PROXIED_) above=2 ;;
+        PROXY_) above=3 ;;
+        CONTROLLER_) above=4 ;;
+        *) above=0 ;;
+    esac
+    name=STACK_KAFKA_${2}PORT
+    if ((id > 1)); then name=STACK_KAFKA_${id}_${2}PORT; fi
+    echo "${!name:-$((19092 + 100 * (id - 1) + above))}"
 }
 
 port_of() { # part
     case $1 in
         redis) echo "$REDIS_PORT" ;;
-        kafka) echo "$KAFKA_PORT" ;;
+        kafka*) kafka_port "$1" "" ;;
         mysql | mariadb-main) echo "$MYSQL_PORT" ;;
         mariadb) echo "$MARIADB_PORT" ;;
     esac
@@ -58,7 +85,10 @@ port_of() { # part
 # Every port a part listens on, so that none of them is found taken only by the server itself.
 ports_of() { # part
     port_of "$1"
-    if [[ $1 == kafka ]]; then printf '%s\n' "$KAFKA_PROXIED_PORT" "$KAFKA_CONTROLLER_PORT"; fi
+    if [[ $1 == kafka* ]]; then
+        kafka_port "$1" PROXIED_
+        kafka_port "$1" CONTROLLER_
+    fi
 }
 
 command_line() { # pid
@@ -93,8 +123,8 @@ port_pid() { # port
 # The checkout whose stack a process belongs to, and the part it is, as "folder part"; nothing for a stranger.
 stack_of_pid() { # pid
     [[ -n $1 ]] || return 0
-    command_line "$1" | { grep -oE '/[^=:]*/\.stack/[a-z-]+/' || true; } | tail -n 1 |
-        sed -E 's|^(.* )?(/.*)/\.stack/([a-z-]+)/$|\2 \3|'
+    command_line "$1" | { grep -oE '/[^=:]*/\.stack/[a-z0-9-]+/' || true; } | tail -n 1 |
+        sed -E 's|^(.* )?(/.*)/\.stack/([a-z0-9-]+)/$|\2 \3|'
 }
 
 describe_pid() { # pid

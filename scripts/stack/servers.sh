@@ -42,27 +42,45 @@ random_cluster_id() {
     echo "$id"
 }
 
-launch_kafka() {
-    local folder=$STATE/kafka
+# All brokers of a cluster are formatted with one id.
+cluster_id() {
+    local file=$STATE/kafka-cluster-id
+    (
+        flock 9
+        [[ -s $file ]] || random_cluster_id >"$file"
+    ) 9>"$file.lock"
+    cat "$file"
+}
+
+launch_kafka_part() { # part
+    local part=$1 folder=$STATE/$1 other voters='' replicas
+    local port proxied proxy controller
+    port=$(kafka_port "$part" "") proxied=$(kafka_port "$part" PROXIED_) proxy=$(kafka_port "$part" PROXY_)
+    controller=$(kafka_port "$part" CONTROLLER_)
+    for other in $(kafka_parts); do
+        voters+=${voters:+,}$(broker_id "$other")@127.0.0.1:$(kafka_port "$other" CONTROLLER_)
+    done
+    replicas=$(kafka_parts | wc -l)
     mkdir -p "$folder"
     # PROXIED is for tests that cut the broker off: they listen on the advertised port and forward to the real one.
     cat >"$folder/server.properties" <<CONF
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:$KAFKA_CONTROLLER_PORT
+node.id=$(broker_id "$part")
+controller.quorum.voters=$voters
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,PROXIED://127.0.0.1:$KAFKA_PROXIED_PORT,CONTROLLER://127.0.0.1:$KAFKA_CONTROLLER_PORT
-advertised.listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,PROXIED://127.0.0.1:$KAFKA_PROXY_PORT
+listeners=PLAINTEXT://127.0.0.1:$port,PROXIED://127.0.0.1:$proxied,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$port,PROXIED://127.0.0.1:$proxy
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 log.dirs=$folder/data
 auto.create.topics.enable=false
 unclean.leader.election.enable=false
+min.insync.replicas=$((replicas > 1 ? 2 : 1))
 log.retention.ms=-1
 log.cleaner.dedupe.buffer.size=8388608
 offsets.topic.num.partitions=5
-offsets.topic.replication.factor=1
-transaction.state.log.replication.factor=1
+offsets.topic.replication.factor=$replicas
+transaction.state.log.replication.factor=$replicas
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=5
 group.initial.rebalance.delay.ms=0
@@ -78,32 +96,38 @@ log4j.logger.org.apache.zookeeper=WARN
 CONF
     if [[ ! -e $folder/data/meta.properties ]]; then
         if ! java -Xmx128m -XX:TieredStopAtLevel=1 -Dlog4j.configuration="file:$folder/log4j.properties" -cp "$KAFKA_LIBS/*" \
-            kafka.tools.StorageTool format -t "$(random_cluster_id)" -c "$folder/server.properties" \
-            >>"$folder/kafka.log" 2>&1 </dev/null; then
-            log_tail kafka
-            say kafka "FAILED: its data folder could not be formatted" >&2
+            kafka.tools.StorageTool format -t "$(cluster_id)" -c "$folder/server.properties" \
+            >>"$folder/$part.log" 2>&1 </dev/null; then
+            log_tail "$part"
+            say "$part" "FAILED: its data folder could not be formatted" >&2
             return 1
         fi
     fi
-    launch kafka java -Xms256m -Xmx512m -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -Djava.awt.headless=true \
+    launch "$part" java -Xms256m -Xmx512m -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -Djava.awt.headless=true \
         -Dlog4j.configuration="file:$folder/log4j.properties" -cp "$KAFKA_LIBS/*" kafka.Kafka "$folder/server.properties"
 }
 
-# Asks for the cluster's metadata (Metadata v1, no topics) and wants to see exactly one live broker in the answer. An open
-# port is not enough: the broker listens before it has joined its own cluster.
-healthy_kafka() {
+# Asks for the cluster's metadata (Metadata v1, no topics) and wants to see a live broker in the answer. An open port is not
+# enough: the broker listens before it has joined its own cluster.
+healthy_kafka_part() { # part
     local answer
     # shellcheck disable=SC2016 # expanded by the inner shell, which `timeout` can end
     answer=$(timeout 3 bash -c '
         exec 3<>"/dev/tcp/127.0.0.1/$0" || exit 1
         printf "\0\0\0\016\0\003\0\001\0\0\0\001\377\377\0\0\0\0" >&3
-        head -c 12 <&3 | od -An -v -tx1 | tr -d " \n"' "$KAFKA_PORT" 2>/dev/null) || return 1
-    [[ ${answer:8} == 0000000100000001 ]]
+        head -c 12 <&3 | od -An -v -tx1 | tr -d " \n"' "$(port_of "$1")" 2>/dev/null) || return 1
+    [[ ${answer:8:8} == 00000001 && ${answer:16} =~ ^0000000[1-9]$ ]]
 }
 
-version_kafka() {
-    echo "Kafka $KAFKA_VERSION"
-}
+launch_kafka() { launch_kafka_part kafka; }
+launch_kafka-2() { launch_kafka_part kafka-2; }
+launch_kafka-3() { launch_kafka_part kafka-3; }
+healthy_kafka() { healthy_kafka_part kafka; }
+healthy_kafka-2() { healthy_kafka_part kafka-2; }
+healthy_kafka-3() { healthy_kafka_part kafka-3; }
+version_kafka() { echo "Kafka $KAFKA_VERSION"; }
+version_kafka-2() { version_kafka; }
+version_kafka-3() { version_kafka; }
 
 # --- MySQL and MariaDB -----------------------------------------------------------------------------------------------------
 
