@@ -5,14 +5,14 @@ CONFIG ?=
 config_flags = $(foreach file,$(CONFIG),--config $(file))
 BINARY = target/release/coupon-svc
 
-export CONFIG
+export CONFIG SEED MINUTES
 
-.PHONY: help run test check fmt burst audit stack-up stack-down stack-status stack-wipe
+.PHONY: help run test check fmt burst chaos audit stack-up stack-down stack-status stack-wipe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nVariables: CONFIG="FILE..." (run, burst, audit), KEEP_STACK=1 (test), DB=mariadb and STACK_MODE=native (stack-up, test),\n'
-	@printf 'BASE_URLS, USERS, STOCK, IDENTITY (burst); the scripts in scripts/ name the rest.\n'
+	@printf 'SEED and MINUTES (chaos), BASE_URLS, USERS, STOCK, IDENTITY (burst); the scripts in scripts/ name the rest.\n'
 
 run: ## build and start the service on its embedded parts (or on CONFIG)
 	cargo build --release
@@ -31,6 +31,9 @@ fmt: ## format the sources
 
 burst: ## 10,000 users at one instant for 1,000 coupons, against a running service (k6)
 	@scripts/burst.sh
+
+chaos: ## the promise under faults: SEED=1 MINUTES=10; exit code 1 on a violation
+	@scripts/chaos.sh
 
 audit: $(BINARY) ## recompute everything from the journal and compare it with the ledger
 	$(BINARY) audit $(config_flags)

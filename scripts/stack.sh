@@ -29,6 +29,7 @@ Variables:
   DB=mysql|mariadb       the database on the main port (default mysql)
   KAFKA_BROKERS=3        a cluster of three brokers: replication 3, min.insync.replicas 2 (natively only)
   WITH_MARIADB=1         also start a MariaDB on a second port, as the tests need it
+  WITH_CHAOS=1           also install what a chaos run needs: toxiproxy and libfaketime
   STACK_MODE=native      do not use Docker even where it runs (docker: use nothing else)
   STACK_REDIS_PORT=16379 STACK_KAFKA_PORT=19092 STACK_KAFKA_PROXIED_PORT=19094 STACK_KAFKA_PROXY_PORT=19095
   STACK_KAFKA_CONTROLLER_PORT=19096 STACK_MYSQL_PORT=13306 STACK_MARIADB_PORT=13307

@@ -4,6 +4,8 @@
 
 KAFKA_LIBS=$CACHE/kafka-$KAFKA_VERSION
 MYSQL_ROOT=$CACHE/mysql-$MYSQL_SUITE
+TOXIPROXY_VERSION=v2.5.0
+TOXIPROXY=$CACHE/toxiproxy-server
 
 apt_packages_missing() {
     local part
@@ -27,6 +29,10 @@ apt_packages_missing() {
                 ;;
         esac
     done | sort -u
+    if [[ $WITH_CHAOS == 1 ]]; then
+        compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || echo libfaketime
+        [[ -x $TOXIPROXY ]] || command -v go >/dev/null || echo golang-go
+    fi
 }
 
 as_root() {
@@ -87,6 +93,21 @@ install_kafka() {
     say install "Kafka $KAFKA_VERSION is in $KAFKA_LIBS"
 }
 
+# The proxy between the service and its servers in a chaos run.
+install_toxiproxy() {
+    [[ -x $TOXIPROXY ]] && return 0
+    local folder=$CACHE/toxiproxy.new
+    say install "toxiproxy $TOXIPROXY_VERSION with go"
+    mkdir -p "$folder"
+    if ! GOBIN=$folder GOFLAGS=-mod=mod go install "github.com/Shopify/toxiproxy/v2/cmd/server@$TOXIPROXY_VERSION" \
+        >"$CACHE/toxiproxy.log" 2>&1 </dev/null; then
+        tail -n 20 "$CACHE/toxiproxy.log" >&2
+        die "go could not install toxiproxy"
+    fi
+    mv "$folder/server" "$TOXIPROXY"
+    rmdir "$folder"
+}
+
 debian_mirror() {
     local found
     found=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list 2>/dev/null |
@@ -133,6 +154,10 @@ install_missing() {
     jobs+=($!)
     if [[ $DB == mysql ]]; then
         install_mysql &
+        jobs+=($!)
+    fi
+    if [[ $WITH_CHAOS == 1 ]]; then
+        install_toxiproxy &
         jobs+=($!)
     fi
     for job in "${jobs[@]}"; do
