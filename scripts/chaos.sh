@@ -16,8 +16,8 @@ if [[ -z ${COUPON_SVC:-} ]]; then
     cargo build --release
     export COUPON_SVC=$PWD/target/release/coupon-svc
 fi
-cargo test --test chaos --no-run
-program=$(cargo test --test chaos --no-run --message-format=json 2>/dev/null |
+cargo test --all-features --test chaos --no-run
+program=$(cargo test --all-features --test chaos --no-run --message-format=json 2>/dev/null |
     grep '"name":"chaos"' | grep -oE '"executable":"[^"]+"' | tail -n 1 | cut -d'"' -f4)
 [[ -x $program ]] || {
     echo "chaos: the program was not found after its build" >&2

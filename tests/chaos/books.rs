@@ -118,8 +118,8 @@ pub fn tell(messages: &[Message]) -> (HashMap<String, Story>, HashSet<(i32, i64)
     (stories, unreadable)
 }
 
-async fn partition_client(brokers: &[u16], partition: i32) -> PartitionClient {
-    let brokers = brokers.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+async fn partition_client(brokers: &str, partition: i32) -> PartitionClient {
+    let brokers = brokers.split(',').map(ToOwned::to_owned).collect();
     let connecting = async {
         let client = ClientBuilder::new(brokers).build().await.unwrap();
         client.partition_client(TOPIC, partition, UnknownTopicHandling::Error).await.unwrap()
@@ -128,7 +128,7 @@ async fn partition_client(brokers: &[u16], partition: i32) -> PartitionClient {
 }
 
 /// The end of every partition.
-pub async fn ends_of_kafka(brokers: &[u16]) -> BTreeMap<i32, i64> {
+pub async fn ends_of_kafka(brokers: &str) -> BTreeMap<i32, i64> {
     let mut ends = BTreeMap::new();
     for partition in 0..PARTITIONS {
         let client = partition_client(brokers, partition).await;
@@ -138,7 +138,7 @@ pub async fn ends_of_kafka(brokers: &[u16]) -> BTreeMap<i32, i64> {
     ends
 }
 
-pub async fn log_of_kafka(brokers: &[u16]) -> Vec<Message> {
+pub async fn log_of_kafka(brokers: &str) -> Vec<Message> {
     let mut messages = Vec::new();
     for partition in 0..PARTITIONS {
         let client = partition_client(brokers, partition).await;
@@ -166,7 +166,8 @@ pub async fn log_of_kafka(brokers: &[u16]) -> Vec<Message> {
 
 const ROWS: &str = "SELECT coupon_id, user_id, sequence, issue_id FROM issued_coupons";
 const COUPONS: &str = "SELECT coupon_id, total_quantity, issued, status FROM coupons";
-const LETTERS: &str = "SELECT coupon_id, user_id, sequence FROM dead_letters WHERE state IN ('open', 'abandoning') AND sequence IS NOT NULL";
+const LETTERS: &str =
+    "SELECT coupon_id, user_id, sequence FROM dead_letters WHERE state IN ('open', 'abandoning') AND sequence IS NOT NULL";
 const LETTER_RECORDS: &str = "SELECT part, log_offset FROM dead_letters";
 const NEXT: &str = "SELECT part, next_offset FROM partition_offsets";
 
@@ -241,7 +242,8 @@ fn sqlite(file: &Path) -> SqliteConnection {
 
 pub fn log_of_sqlite(data: &Path) -> Vec<Message> {
     let mut connection = sqlite(&data.join("journal.db"));
-    let entries: Vec<Entry> = diesel::sql_query("SELECT position, coupon_id, value FROM journal ORDER BY position").load(&mut connection).unwrap();
+    let entries: Vec<Entry> =
+        diesel::sql_query("SELECT position, coupon_id, value FROM journal ORDER BY position").load(&mut connection).unwrap();
     let message = |entry: Entry| Message { partition: 0, offset: entry.position - 1, key: entry.coupon_id, value: entry.value };
     entries.into_iter().map(message).collect()
 }

@@ -8,8 +8,8 @@ use rskafka::client::partition::{Compression, UnknownTopicHandling};
 use rskafka::record::Record;
 use tokio::time::{sleep, timeout};
 
+use crate::cluster::BROKERS;
 use crate::plan::{Fault, Stroke};
-use crate::servers::BROKERS;
 use crate::world::{PARTITIONS, TOPIC, World, broker_proxy, set_clock};
 
 /// When a fault began and when its part was back.
@@ -211,7 +211,7 @@ async fn pause(world: &World, parts: &[&str], hold: Duration) {
 
 /// Two messages nobody can read in every partition. With brokers away some may not be written; the log itself says which are.
 async fn write_garbage(world: &World) {
-    let brokers = world.stack.brokers().iter().map(|(plain, _, _)| format!("127.0.0.1:{plain}")).collect();
+    let brokers = world.stack.bootstrap().split(',').map(ToOwned::to_owned).collect();
     let writing = async {
         let client = ClientBuilder::new(brokers).build().await?;
         for partition in 0..PARTITIONS {

@@ -11,6 +11,8 @@
 
 mod admin;
 mod books;
+#[path = "../it/support/cluster.rs"]
+mod cluster;
 mod crowd;
 mod faults;
 mod plan;

@@ -93,10 +93,12 @@ fn check_answers(coupon: &Coupon, story: &Story, rows: &[&Row], letters: &[&Row]
         match by_user.get(user) {
             None => findings.violation("P3", &format!("coupon {id}: {user} was told {:?} and has no row", answer.kind)),
             Some(row) if row.sequence != answer.sequence => {
-                findings.violation("P5", &format!("coupon {id}: {user} was told sequence {}, the row says {}", answer.sequence, row.sequence));
+                findings
+                    .violation("P5", &format!("coupon {id}: {user} was told sequence {}, the row says {}", answer.sequence, row.sequence));
             }
             Some(row) if row.issue_id.is_some() && row.issue_id.as_deref() != answer.issue_id.as_deref() => {
-                findings.violation("P5", &format!("coupon {id}: {user} was told issue {:?}, the row says {:?}", answer.issue_id, row.issue_id));
+                findings
+                    .violation("P5", &format!("coupon {id}: {user} was told issue {:?}, the row says {:?}", answer.issue_id, row.issue_id));
             }
             Some(_) => {}
         }
@@ -147,7 +149,10 @@ fn check_nothing_is_dropped(evidence: &Evidence<'_>, findings: &Findings) {
             continue;
         };
         if (*total, *issued, status) != (story.total, story.issued, &story.status) {
-            let detail = format!("coupon {coupon}: the tables say {total}, {issued}, {status}; the log {}, {}, {}", story.total, story.issued, story.status);
+            let detail = format!(
+                "coupon {coupon}: the tables say {total}, {issued}, {status}; the log {}, {}, {}",
+                story.total, story.issued, story.status
+            );
             findings.violation("P3", &detail);
         }
     }

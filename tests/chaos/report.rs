@@ -41,6 +41,8 @@ impl Findings {
 #[derive(Debug, Clone)]
 pub struct Strike {
     pub fault: Fault,
+    /// Another fault was made meanwhile: what users saw cannot be laid to one of them.
+    pub doubled: bool,
     pub window: Window,
     /// When every API answered new users again; `None`: not in time.
     pub back: Option<Instant>,
@@ -65,10 +67,11 @@ fn millis(duration: Duration) -> String {
 
 /// One line a kind of fault.
 pub fn table(strikes: &[Strike], answers: &[Answer], embedded: usize) -> String {
-    let mut lines: BTreeMap<Fault, Line> = BTreeMap::new();
+    // Two at once: a line of their own, the last.
+    let mut lines: BTreeMap<(bool, Option<Fault>), Line> = BTreeMap::new();
     for strike in strikes {
         let until = strike.back.unwrap_or(strike.window.healed).max(strike.window.healed);
-        let line = lines.entry(strike.fault).or_default();
+        let line = lines.entry((strike.doubled, (!strike.doubled).then_some(strike.fault))).or_default();
         let is_embedded = strike.fault.part() == crate::plan::Part::Embedded;
         let mut last = strike.window.from;
         let mut gap = Duration::ZERO;
@@ -97,13 +100,13 @@ pub fn table(strikes: &[Strike], answers: &[Answer], embedded: usize) -> String 
         "| fault | times | requests | 202 | 200 | sold out | closed, paused | 503 | 429 | no answer | slowest answer, s | longest without 2xx/409, s | back after, s | violations |\n\
          |---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
-    for (fault, line) in &lines {
+    for ((_, fault), line) in &lines {
         let count = |kind| line.kinds.get(&kind).copied().unwrap_or(0);
         let recovery = if line.lost > 0 { "never".to_owned() } else { millis(line.recovery) };
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {recovery} | {} |",
-            fault.name(),
+            fault.map_or("two of these at once", Fault::name),
             line.times,
             line.requests,
             count(Kind::Accepted),

@@ -39,7 +39,10 @@ pub async fn run(settings: Settings) -> bool {
     println!("chaos: seed {}, {} s of faults; logs in {}", settings.seed, settings.lasts.as_secs(), settings.dir.display());
     let findings = Findings::default();
     let world = Arc::new(World::start(&settings.dir, &settings.program, &settings.toxiproxy, findings.clone()).await);
-    println!("[{:>4} s] two APIs, three consumers, an embedded service, three brokers, mysql and redis are up", started.elapsed().as_secs());
+    println!(
+        "[{:>4} s] two APIs, three consumers, an embedded service, three brokers, mysql and redis are up",
+        started.elapsed().as_secs()
+    );
     let watch = world.watch();
     let crowd = Crowd::new(world.apis.clone(), world.embedded_api.clone(), findings.clone());
     let mut admin = Admin::new(Arc::clone(&crowd), settings.seed);
@@ -49,7 +52,11 @@ pub async fn run(settings: Settings) -> bool {
 
     let strikes = strike_all(&settings, &world, &crowd, &findings, started).await;
 
-    println!("[{:>4} s] no more faults: {} users still ask, the books are completed", started.elapsed().as_secs(), crowd.waiting.load(Ordering::Relaxed));
+    println!(
+        "[{:>4} s] no more faults: {} users still ask, the books are completed",
+        started.elapsed().as_secs(),
+        crowd.waiting.load(Ordering::Relaxed)
+    );
     crowd.stop.store(true, Ordering::Relaxed);
     let mut admin = admin.await.unwrap();
     admin.resume_all().await;
@@ -75,7 +82,8 @@ async fn strike_all(settings: &Settings, world: &Arc<World>, crowd: &Arc<Crowd>,
         }
         let (count, known) = (crowd.count(), findings.violations().len());
         let mut found = vec![(stroke.fault, stroke.clone())];
-        let windows = match &stroke.with {
+        let doubled = &stroke.with;
+        let windows = match doubled {
             None => vec![strike(world, &stroke).await],
             Some(second) => {
                 found.push((second.fault, (**second).clone()));
@@ -94,7 +102,7 @@ async fn strike_all(settings: &Settings, world: &Arc<World>, crowd: &Arc<Crowd>,
             }
             let violations = findings.violations().len() - known;
             say_strike(started, &stroke, crowd, count, window, back);
-            strikes.push(Strike { fault, window, back, violations });
+            strikes.push(Strike { fault, doubled: doubled.is_some(), window, back, violations });
         }
         sleep(Duration::from_secs(if settings.short { 1 } else { 2 })).await;
     }
@@ -159,18 +167,23 @@ async fn fill(crowd: &Arc<Crowd>) {
 
 /// Waits until everything in the log is in the tables.
 async fn settle(world: &World, findings: &Findings) {
-    let brokers: Vec<u16> = world.stack.brokers().iter().map(|(plain, _, _)| *plain).collect();
+    let brokers = world.stack.bootstrap();
     let data = world.disk.0.join("data");
     let started = Instant::now();
     loop {
-        let (ends, next) = (books::ends_of_kafka(&brokers).await, books::next_of_mysql(world.stack.mysql_port()).await);
+        let (ends, next) = (books::ends_of_kafka(&brokers).await, books::next_of_mysql(world.mysql_port()).await);
         let embedded_end = books::log_of_sqlite(&data).last().map_or(0, |message| message.offset + 1);
         let embedded_next = books::tables_of_sqlite(&data).next.get(&0).copied().unwrap_or(0);
         if ends == next && embedded_end == embedded_next {
             return;
         }
         if started.elapsed() > SETTLE {
-            findings.violation("P3", &format!("the tables never caught up with the log: {ends:?} against {next:?}; embedded {embedded_end} against {embedded_next}"));
+            findings.violation(
+                "P3",
+                &format!(
+                    "the tables never caught up with the log: {ends:?} against {next:?}; embedded {embedded_end} against {embedded_next}"
+                ),
+            );
             return;
         }
         sleep(Duration::from_millis(500)).await;
@@ -199,9 +212,9 @@ async fn stop(world: &World, findings: &Findings) {
 }
 
 async fn prove(world: &World, crowd: &Crowd, changes: &[Change], findings: &Findings) {
-    let brokers: Vec<u16> = world.stack.brokers().iter().map(|(plain, _, _)| *plain).collect();
+    let brokers = world.stack.bootstrap();
     let data = world.disk.0.join("data");
-    let distributed = (books::log_of_kafka(&brokers).await, books::tables_of_mysql(world.stack.mysql_port()).await);
+    let distributed = (books::log_of_kafka(&brokers).await, books::tables_of_mysql(world.mysql_port()).await);
     let embedded = (books::log_of_sqlite(&data), books::tables_of_sqlite(&data));
     let coupons = crowd.coupons.read().unwrap().clone();
     let answers = crowd.answers.lock().unwrap();
@@ -215,7 +228,12 @@ async fn prove(world: &World, crowd: &Crowd, changes: &[Change], findings: &Find
             unreadable.len()
         );
         let evidence = Evidence {
-            coupons: coupons.iter().enumerate().filter(|(_, coupon)| coupon.embedded == is_embedded).map(|(index, coupon)| (index, &**coupon)).collect(),
+            coupons: coupons
+                .iter()
+                .enumerate()
+                .filter(|(_, coupon)| coupon.embedded == is_embedded)
+                .map(|(index, coupon)| (index, &**coupon))
+                .collect(),
             answers: answers.iter().filter(|answer| coupons[answer.coupon].embedded == is_embedded).collect(),
             changes: changes.iter().filter(|change| coupons[change.coupon].embedded == is_embedded).collect(),
             stories,
@@ -229,7 +247,13 @@ async fn prove(world: &World, crowd: &Crowd, changes: &[Change], findings: &Find
         let output = world.command(is_embedded, &["audit", "--json"]).await;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-            findings.violation("P3", &format!("the service's own audit (embedded: {is_embedded}) is not clean: {}", text.chars().take(2_000).collect::<String>()));
+            findings.violation(
+                "P3",
+                &format!(
+                    "the service's own audit (embedded: {is_embedded}) is not clean: {}",
+                    text.chars().take(2_000).collect::<String>()
+                ),
+            );
         }
     }
 }

@@ -1,21 +1,15 @@
-//! Real servers that can be killed, stopped and started again: Kafka and MySQL by `scripts/stack.sh`, Redis directly.
+//! A Redis and processes of the service, to be killed, stopped and started again.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub const BROKERS: [&str; 3] = ["kafka", "kafka-2", "kafka-3"];
+use crate::cluster::signal;
 
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-pub fn signal(pid: u32, signal: &str) {
-    let done = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).stderr(Stdio::null()).status().unwrap();
-    assert!(done.success(), "no process {pid} for a {signal}");
 }
 
 /// Resident memory of a process in KiB; 0 when it is gone.
@@ -23,87 +17,6 @@ pub fn resident_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-}
-
-/// The stack of this run: three brokers and MySQL on ports and in a folder of its own; stopped and deleted when dropped.
-#[derive(Debug, Clone)]
-pub struct Stack(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    state: PathBuf,
-    env: BTreeMap<String, String>,
-    pub mysql: u16,
-    /// Of each broker: its plain port, the port behind the proxy, the port it tells clients.
-    pub brokers: Vec<(u16, u16, u16)>,
-}
-
-impl Stack {
-    /// Starts all of them; takes about half a minute.
-    pub async fn start(dir: &Path) -> Self {
-        let state = dir.join(".stack");
-        std::fs::create_dir_all(&state).unwrap();
-        let mut env = BTreeMap::from([
-            ("STACK_STATE".to_owned(), state.display().to_string()),
-            ("STACK_MODE".to_owned(), "native".to_owned()),
-            ("KAFKA_BROKERS".to_owned(), "3".to_owned()),
-            ("DB".to_owned(), "mysql".to_owned()),
-        ]);
-        let mysql = free_port();
-        env.insert("STACK_MYSQL_PORT".to_owned(), mysql.to_string());
-        let mut brokers = Vec::new();
-        for infix in ["", "2_", "3_"] {
-            let ports = [free_port(), free_port(), free_port(), free_port()];
-            for (kind, port) in ["", "PROXIED_", "PROXY_", "CONTROLLER_"].iter().zip(ports) {
-                env.insert(format!("STACK_KAFKA_{infix}{kind}PORT"), port.to_string());
-            }
-            brokers.push((ports[0], ports[1], ports[2]));
-        }
-        let stack = Self(Arc::new(Inner { state, env, mysql, brokers }));
-        stack.up(&["kafka", "kafka-2", "kafka-3", "mysql"]).await;
-        stack
-    }
-
-    pub fn mysql_port(&self) -> u16 {
-        self.0.mysql
-    }
-
-    pub fn brokers(&self) -> &[(u16, u16, u16)] {
-        &self.0.brokers
-    }
-
-    /// Starts those of `parts` that do not run, and returns when all of them answer.
-    pub async fn up(&self, parts: &[&str]) {
-        let mut command = Self::script(&self.0.env);
-        command.arg("up").args(parts);
-        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "the stack does not start:\n{text}");
-    }
-
-    fn script(env: &BTreeMap<String, String>) -> Command {
-        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/stack.sh"));
-        command.envs(env).stdin(Stdio::null());
-        command
-    }
-
-    pub fn signal(&self, part: &str, name: &str) {
-        signal(self.pid(part), name);
-    }
-
-    pub fn pid(&self, part: &str) -> u32 {
-        let file = self.0.state.join(format!("run/{part}.pid"));
-        std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display())).trim().parse().unwrap()
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        let output = Stack::script(&self.env).arg("wipe").output();
-        if output.as_ref().is_ok_and(|output| !output.status.success()) {
-            eprintln!("chaos: the stack did not stop: {output:?}");
-        }
-    }
 }
 
 /// One `redis-server`; killed when dropped.

@@ -40,7 +40,8 @@ impl Toxiproxy {
 
     /// A proxy on `listen` (both are loopback ports).
     pub async fn add(&self, name: &str, listen: u16, upstream: u16) {
-        let body = json!({"name": name, "listen": format!("127.0.0.1:{listen}"), "upstream": format!("127.0.0.1:{upstream}"), "enabled": true});
+        let body =
+            json!({"name": name, "listen": format!("127.0.0.1:{listen}"), "upstream": format!("127.0.0.1:{upstream}"), "enabled": true});
         self.post("/proxies", &body).await;
     }
 

@@ -16,8 +16,9 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
+use crate::cluster::{BROKERS, Stack};
 use crate::report::Findings;
-use crate::servers::{Process, Redis, Stack, free_port};
+use crate::servers::{Process, Redis, free_port};
 use crate::toxiproxy::Toxiproxy;
 
 pub const TOPIC: &str = "coupon-issue";
@@ -47,7 +48,8 @@ pub struct Disk(pub PathBuf);
 impl Disk {
     fn mount(path: PathBuf) -> Self {
         std::fs::create_dir_all(&path).unwrap();
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={EMBEDDED_DISK}"), "tmpfs"]).arg(&path).status().unwrap();
+        let done =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={EMBEDDED_DISK}"), "tmpfs"]).arg(&path).status().unwrap();
         assert!(done.success(), "a small file system is needed to fill it: run as root");
         Self(path)
     }
@@ -81,7 +83,8 @@ impl World {
     pub async fn start(dir: &Path, program: &Path, toxiproxy: &Path, findings: Findings) -> Self {
         std::fs::create_dir_all(dir).unwrap();
         let log = std::fs::File::create(dir.join("toxiproxy.log")).unwrap();
-        let (toxiproxy, stack) = tokio::join!(Toxiproxy::start(toxiproxy, log), Stack::start(dir));
+        let parts = [&BROKERS[..], &["mysql"]].concat();
+        let (toxiproxy, stack) = tokio::join!(Toxiproxy::start(toxiproxy, log), Stack::start(dir, &parts));
         let servers = [Redis::start(dir.join("redis-1")).await, Redis::start(dir.join("redis-2")).await];
         let redis = RedisPair { servers, active: 0 };
         assert_eq!(redis.servers[1].cli(&["REPLICAOF", "127.0.0.1", &redis.servers[0].port.to_string()]), "OK");
@@ -148,7 +151,7 @@ impl World {
         let (redis, mysql) = (free_port(), free_port());
         let upstream = self.redis.lock().await.primary().port;
         self.toxiproxy.add(&format!("redis-{name}"), redis, upstream).await;
-        self.toxiproxy.add(&format!("mysql-{name}"), mysql, self.stack.mysql_port()).await;
+        self.toxiproxy.add(&format!("mysql-{name}"), mysql, self.mysql_port()).await;
         let mut env = self.env.clone();
         env.insert("COUPON__REDIS__URL".into(), format!("redis://127.0.0.1:{redis}"));
         env.insert("COUPON__MYSQL__URL".into(), format!("mysql://coupon:coupon@127.0.0.1:{mysql}/coupon"));
@@ -163,6 +166,10 @@ impl World {
         }
         let process = Process::start(&name, &self.program, &["--role", role], env, &self.dir);
         (Arc::new(Mutex::new(process)), api)
+    }
+
+    pub fn mysql_port(&self) -> u16 {
+        self.stack.setting("STACK_MYSQL_PORT").parse().unwrap()
     }
 
     pub fn api(&self, target: usize) -> &Arc<Mutex<Process>> {
@@ -194,11 +201,10 @@ impl World {
         if embedded {
             command.envs(&self.embedded_env);
         } else {
-            let brokers: Vec<_> = self.stack.brokers().iter().map(|(plain, _, _)| format!("127.0.0.1:{plain}")).collect();
             command.envs(&self.env);
-            command.env("COUPON__KAFKA__BROKERS", brokers.join(","));
+            command.env("COUPON__KAFKA__BROKERS", self.stack.bootstrap());
             command.env("COUPON__REDIS__URL", format!("redis://127.0.0.1:{}", self.redis.lock().await.primary().port));
-            command.env("COUPON__MYSQL__URL", format!("mysql://coupon:coupon@127.0.0.1:{}/coupon", self.stack.mysql_port()));
+            command.env("COUPON__MYSQL__URL", format!("mysql://coupon:coupon@127.0.0.1:{}/coupon", self.mysql_port()));
         }
         tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
@@ -231,7 +237,8 @@ fn listen(env: &mut BTreeMap<String, String>) -> String {
 }
 
 fn settings(more: &[(&str, &str)]) -> BTreeMap<String, String> {
-    let common = [("COUPON__API__IDENTITY", "header"), ("COUPON__LOG__FORMAT", "json"), ("COUPON__LOG__FILTER", "info,rskafka=warn,fred=warn")];
+    let common =
+        [("COUPON__API__IDENTITY", "header"), ("COUPON__LOG__FORMAT", "json"), ("COUPON__LOG__FILTER", "info,rskafka=warn,fred=warn")];
     common.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 

@@ -1,9 +1,11 @@
 //! What every test needs: a deployment of real processes, a crowd, the audit.
 
+mod cluster;
 mod crowd;
 mod deployment;
 mod proxy;
 
+pub use cluster::{BROKERS, Stack};
 pub use crowd::{ask, crowd, users};
 pub use deployment::{Deployment, Parts, Process};
 pub use proxy::Proxy;
