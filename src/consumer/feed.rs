@@ -56,6 +56,7 @@ async fn run(consumer: Arc<Consumer>, partition: Partition, mut from: Offset, ep
             Ok(Fetched { records, high_watermark, .. }) => {
                 back_off = Duration::from_millis(50);
                 regressed_since = None;
+                consumer.note_fetch();
                 consumer.note_progress(partition, |progress| progress.high_watermark = high_watermark);
                 let Some(last) = records.last() else { continue };
                 from = last.offset + 1;

@@ -26,6 +26,9 @@ use limiter::Limiter;
 /// How often the tables are checked against themselves.
 const CHECK_EVERY: Duration = Duration::from_secs(45);
 
+/// How long the log may be silent before this process does not count as hearing from it.
+const SILENCE: Duration = Duration::from_secs(3);
+
 /// Settings of a consumer.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -76,6 +79,8 @@ pub struct Consumer {
     progress: Mutex<HashMap<Partition, Progress>>,
     stopped: Mutex<HashMap<Partition, String>>,
     last_claim: Mutex<Option<Instant>>,
+    /// When a fetch was answered last, of any partition.
+    last_fetch: Mutex<Option<Instant>>,
 }
 
 impl Consumer {
@@ -100,6 +105,7 @@ impl Consumer {
             progress: Mutex::default(),
             stopped: Mutex::default(),
             last_claim: Mutex::default(),
+            last_fetch: Mutex::default(),
         })
     }
 
@@ -152,11 +158,20 @@ impl Consumer {
     /// Whether this process can take part in the drain, and why not.
     #[must_use]
     pub fn condition(&self) -> (bool, String) {
-        match self.last_claim.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            Some(at) if at.elapsed() <= self.options.lease => (true, "claims are renewed".to_owned()),
-            Some(_) => (false, "the ledger does not answer".to_owned()),
-            None => (false, "claiming partitions".to_owned()),
+        let age = |last: &Mutex<Option<Instant>>| last.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed());
+        match (age(&self.last_claim), age(&self.last_fetch)) {
+            (None, _) => (false, "claiming partitions".to_owned()),
+            (Some(claimed), _) if claimed > self.options.lease => (false, "the ledger does not answer".to_owned()),
+            _ if self.owned.borrow().is_empty() => (true, "claims are renewed, none is free for this process".to_owned()),
+            (_, Some(fetched)) if fetched <= SILENCE + self.options.fetch_wait => {
+                (true, "claims are renewed, the journal answers".to_owned())
+            }
+            _ => (false, "the journal does not answer".to_owned()),
         }
+    }
+
+    pub(crate) fn note_fetch(&self) {
+        *self.last_fetch.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     fn lock_stopped(&self) -> std::sync::MutexGuard<'_, HashMap<Partition, String>> {

@@ -10,7 +10,7 @@ async fn the_database_away_for_ten_seconds_loses_nothing() {
     let mut deployment = Deployment::new(Parts::Distributed).await;
     let direct = deployment.env["COUPON__MYSQL__URL"].clone();
     let server = direct.split('@').nth(1).and_then(|rest| rest.split('/').next()).unwrap().to_owned();
-    let proxy = Proxy::start(0, server.clone()).await;
+    let proxy = Proxy::start(server.clone()).await;
     deployment.env.insert("COUPON__MYSQL__URL".into(), direct.replace(&server, &format!("127.0.0.1:{}", proxy.port)));
     let service = deployment.start("all").await;
     let coupon = deployment.create(&service.api, 600).await;
@@ -97,7 +97,7 @@ async fn redis_flushed_and_stopped_in_mid_crowd_changes_no_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_away_is_answered_503_within_two_seconds_and_the_repeat_gets_the_coupon() {
     // The broker advertises this port on its second listener.
-    let proxy = Proxy::start(19_095, "127.0.0.1:19094".to_owned()).await;
+    let proxy = Proxy::kafka().await;
     let mut deployment = Deployment::new(Parts::Distributed).await;
     deployment.env.insert("COUPON__KAFKA__BROKERS".into(), "127.0.0.1:19095".into());
     let service = deployment.start("all").await;

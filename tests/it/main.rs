@@ -11,5 +11,7 @@ mod embedded;
 mod faults;
 mod identity;
 mod operations;
+mod outage;
 mod promise;
+mod runbook;
 mod support;

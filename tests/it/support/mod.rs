@@ -6,7 +6,7 @@ mod deployment;
 mod proxy;
 
 pub use cluster::{BROKERS, Stack};
-pub use crowd::{ask, crowd, users};
+pub use crowd::{Tally, ask, crowd, users};
 pub use deployment::{Deployment, Parts, Process};
 pub use proxy::Proxy;
 
