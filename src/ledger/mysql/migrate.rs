@@ -6,6 +6,7 @@ use diesel_async::AsyncMysqlConnection;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 
 use super::pool::MysqlSession;
+use crate::kill_point::kill_point;
 use crate::ledger::errors::{self, Fault};
 use crate::ledger::migrations;
 
@@ -26,6 +27,7 @@ pub(super) async fn migrate(session: MysqlSession) -> Result<Vec<String>, Fault>
         if lock.got != Some(1) {
             return Err(Fault::Retry("another process is migrating".to_owned()));
         }
+        kill_point("ledger.migrate.locked");
         migrations::run(&mut conn, migrations::MYSQL)
     });
     task.await.map_err(|error| Fault::Down(error.to_string()))?
