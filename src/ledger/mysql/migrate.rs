@@ -10,7 +10,8 @@ use crate::kill_point::kill_point;
 use crate::ledger::errors::{self, Fault};
 use crate::ledger::migrations;
 
-/// DDL is not transactional here: without a lock, two processes that start together would run one migration twice.
+/// DDL is not transactional here: without a lock, two processes that start together would run one migration twice. And one that dies between
+/// a migration and the record of it leaves it to be run again: every one is a single statement that may be repeated.
 const LOCK: &str = "SELECT CAST(GET_LOCK(LEFT(CONCAT('coupon-svc-migrate:', DATABASE()), 64), 60) AS SIGNED) AS got";
 
 #[derive(QueryableByName)]
