@@ -4,7 +4,7 @@ mod crowd;
 mod deployment;
 mod proxy;
 
-pub use crowd::{ask, crowd, users};
+pub use crowd::{Answer, ask, crowd, users};
 pub use deployment::{Deployment, Parts, Process};
 pub use proxy::Proxy;
 
