@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use coupon_svc::kill_point::POINTS;
 
-use crate::support::{Answer, Deployment, Parts, Process, ask, crowd, eventually, users};
+use crate::support::crowd::Answer;
+use crate::support::{Deployment, Parts, Process, ask, crowd, eventually, users};
 
 const VARIABLE: &str = "COUPON_KILL_POINT";
 /// Of every coupon here.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{STOCK, deployment, dies_at, doomed, everybody_asks_once, everybody_has_an_answer, is_yes};
-use crate::support::{Answer, Deployment, Parts, Process, ask, crowd, eventually, users};
+use crate::support::crowd::Answer;
+use crate::support::{Deployment, Parts, Process, ask, crowd, eventually, users};
 
 /// `shutdown.stage` is tried for every stage there is.
 pub const ALL: &[&str] = &["shutdown.begin", "shutdown.stage", "ledger.release.freed", "shutdown.end"];

@@ -53,7 +53,7 @@ impl Process {
 
     /// As [`Process::wait`], but fails the test when it does not end `within`.
     pub async fn ends(&mut self, within: Duration) -> Option<i32> {
-        eventually("the process ends", within, async || self.child.try_wait().unwrap()).await.code()
+        eventually("the process ends", within, async || self.status()).await.code()
     }
 
     pub async fn ready(&self) {

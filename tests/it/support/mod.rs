@@ -1,10 +1,10 @@
 //! What every test needs: a deployment of real processes, a crowd, the audit.
 
-mod crowd;
+pub mod crowd;
 mod deployment;
 mod proxy;
 
-pub use crowd::{Answer, ask, crowd, users};
+pub use crowd::{ask, crowd, users};
 pub use deployment::{Deployment, Parts, Process};
 pub use proxy::Proxy;
 
