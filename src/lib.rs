@@ -11,6 +11,7 @@ pub mod follower;
 pub mod gate;
 pub mod issuer;
 pub mod journal;
+pub mod kill_point;
 pub mod ledger;
 pub mod redis;
 pub mod roles;

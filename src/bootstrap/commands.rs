@@ -10,6 +10,7 @@ use super::parts::{self, Parts, Purpose};
 use crate::audit;
 use crate::config::Config;
 use crate::domain::{CouponId, encode};
+use crate::kill_point::kill_point;
 use crate::ledger::{DeadLetter, DeadLetterState, Page, ReplayOutcome};
 use crate::telemetry::Metrics;
 
@@ -77,7 +78,9 @@ pub async fn abandon(config: &Config, id: i64, reason: &str) -> anyhow::Result<D
     let (DeadLetterState::Abandoning, Some(win)) = (letter.state, &letter.win) else { return Ok(letter) };
     let journal = parts::open_journal(config, &Metrics::new()?).await?;
     let body = win.revocation(format!("dead letter {id}: {reason}"));
+    kill_point("abandon.revoke.before");
     journal.append(letter.partition, win.coupon, encode(&body)?).await.context("failed to append the revocation: run the command again")?;
+    kill_point("abandon.revoke.after");
     journal.close().await;
     for _ in 0..50 {
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -10,6 +10,7 @@ use crate::config::{Config, Parts as Choice, SaslMechanism};
 use crate::consumer::limiter::{Limiter, LocalLimiter, RedisLimiter, RedisLimiterOptions};
 use crate::gate::{Gate, LocalGate, RedisGate, RedisGateOptions};
 use crate::journal::{Journal, KafkaJournal, KafkaOptions, KafkaSasl, KafkaSaslMechanism, KafkaTls, SqliteJournal};
+use crate::kill_point::kill_point;
 use crate::ledger::{Ledger, MysqlLedger, MysqlOptions, SqliteLedger};
 use crate::redis::RedisOptions;
 use crate::telemetry::Metrics;
@@ -82,6 +83,7 @@ impl Parts {
             (Choice::Embedded, Purpose::Service) => Some(lock_folder(config)?),
             _ => None,
         };
+        kill_point("start.locked");
         let ledger = open_ledger(config).await?;
         let migrates = config.parts == Choice::Embedded || config.mysql.migrate_at_start;
         if migrates && purpose == Purpose::Service {

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Offset, Partition, encode, now_millis};
 use crate::journal::Journal;
+use crate::kill_point::kill_point;
 use crate::ledger::{DeadLetterState, Ledger, Page};
 use crate::telemetry::Metrics;
 use limiter::Limiter;
@@ -112,6 +113,7 @@ impl Consumer {
     /// Renews claims until cancelled, then gives them back. While the ledger is away the last claims stand: commits are fenced anyway.
     pub async fn hold_claims(self: Arc<Self>, cancel: CancellationToken) {
         loop {
+            kill_point("consumer.claim.before");
             match self.ledger.claim(&self.owner, self.options.lease).await {
                 Ok(partitions) => {
                     *self.last_claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
@@ -121,6 +123,7 @@ impl Consumer {
                     self.owned.send_if_modified(|owned| {
                         let changed = *owned != partitions;
                         if changed {
+                            kill_point("consumer.claim.after");
                             tracing::info!(owner = %self.owner, partitions = partitions.len(), "claims changed");
                             *owned = partitions;
                         }
@@ -275,6 +278,7 @@ impl Consumer {
             if let Err(error) = self.journal.append(letter.partition, win.coupon, value).await {
                 tracing::warn!(dead_letter.id = letter.id, %error, "cannot append a revoke: tried again later");
             }
+            kill_point("consumer.revoke.again");
         }
     }
 }

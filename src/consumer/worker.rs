@@ -13,6 +13,7 @@ use super::fold::{Run, Trace, fold};
 use crate::domain::Partition;
 use crate::follower::{StartError, check_same_log};
 use crate::journal::RawRecord;
+use crate::kill_point::kill_point;
 use crate::ledger::{Batch, Committed, LedgerError, Loaded};
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
@@ -141,6 +142,7 @@ impl Worker {
                 }
             }
             self.epoch += 1;
+            kill_point("consumer.feed.before");
             let feed = Feed::start(Arc::clone(&self.consumer), position.partition, position.next, self.epoch, self.parcels.0.clone());
             self.consumer.note_progress(position.partition, |progress| progress.next = position.next);
             self.feeds.insert(position.partition, feed);
@@ -267,12 +269,17 @@ impl Worker {
             run.wants(&mut wanted);
         }
         let partitions: Vec<_> = runs.iter().map(|run| run.partition).collect();
+        kill_point("consumer.load.before");
         let mut loaded = self.consumer.ledger.load(&partitions, &wanted).await?;
         check_positions(runs, &loaded)?;
         let (batch, traces) = fold(runs, &mut loaded);
+        kill_point("consumer.fold.after");
         self.take_permits(batch.issued.len()).await;
+        kill_point("consumer.commit.before");
         let committed = self.consumer.ledger.commit(&batch).await?;
+        kill_point("consumer.commit.after");
         self.after(&batch, &committed, &traces).await;
+        kill_point("consumer.batch.after");
         Ok(())
     }
 

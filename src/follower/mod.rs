@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::domain::{CouponId, Decision, EpochMillis, Offset, Partition, Refusal, Sequence, Terms, UserId, UserState, partition_of};
 use crate::journal::{Journal, JournalError};
+use crate::kill_point::kill_point;
 use crate::telemetry::Metrics;
 
 pub use barrier::BarrierFailed;
@@ -263,6 +264,9 @@ impl Follower {
             let stop = match fetched {
                 Ok(fetched) => {
                     regressed_since = None;
+                    if !fetched.records.is_empty() {
+                        kill_point("follower.apply.before");
+                    }
                     self.shard_at(partition).apply(&fetched, partition, self.journal.partitions(), &self.hasher).err()
                 }
                 Err(JournalError::OffsetOutOfRange { bounds, .. }) => match bounds {

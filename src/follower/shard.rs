@@ -11,6 +11,7 @@ use super::user_key::{PrehashedState, UserHasher, UserKey};
 use super::{CouponState, Seen, lock, seen_of};
 use crate::domain::{Body, CouponId, Decision, Decoded, Offset, Partition, Record, Roster, decode};
 use crate::journal::Fetched;
+use crate::kill_point::kill_point;
 
 pub type Holders = Roster<UserKey, PrehashedState>;
 
@@ -108,6 +109,9 @@ impl Shard {
         }
         let applied = state.next;
         drop(state);
+        if !records.is_empty() {
+            kill_point("follower.apply.after");
+        }
         self.applied.send_replace(applied);
         stop.map_or(Ok(()), Err)
     }
@@ -131,6 +135,7 @@ impl ShardState {
                     && let Some(seen) = seen_of(decision)
                     && let Some(waiting) = entry.waiters.remove(&hasher.key(user_id))
                 {
+                    kill_point("follower.wake.before");
                     wake(waiting, seen);
                 }
             }

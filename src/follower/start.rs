@@ -11,6 +11,7 @@ use super::user_key::UserHasher;
 use super::{Follower, Options, lock};
 use crate::domain::{CouponId, Partition, UserState, fingerprint, partition_of};
 use crate::journal::{Journal, JournalError};
+use crate::kill_point::kill_point;
 use crate::ledger::{CouponRow, Ledger, LedgerError, Position, SnapshotSink};
 use crate::telemetry::Metrics;
 
@@ -95,6 +96,7 @@ impl Follower {
             .buffer_unordered(8)
             .try_collect::<Vec<()>>()
             .await?;
+        kill_point("follower.start.after");
         let shards = states.into_iter().map(Shard::new).collect();
         Ok(Arc::new(Self { journal, shards, hasher, options, metrics }))
     }

@@ -2,6 +2,7 @@
 
 use super::Follower;
 use crate::domain::{CouponId, Status};
+use crate::kill_point::kill_point;
 use crate::ledger::{Ledger, LedgerError};
 
 impl Follower {
@@ -20,6 +21,7 @@ impl Follower {
             let Some(entry) = shard.coupons.get_mut(&coupon) else { continue };
             // After CLOSED only a revoke can change a roster: equal counts mean the ledger has all of it.
             if entry.roster.issued() == row.issued && entry.roster.next_sequence() == row.next_sequence && entry.waiters.is_empty() {
+                kill_point("unload.before");
                 entry.roster.forget_users();
                 entry.over = true;
                 unloaded.push(coupon);

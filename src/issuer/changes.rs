@@ -7,6 +7,7 @@ use super::{ChangeAnswer, CouponView, CreateAnswer, Issuer, Unavailable};
 use crate::domain::{Body, CouponId, Status, Terms, TermsDraft, TermsPatch, now_millis};
 use crate::follower::CouponState;
 use crate::journal::JournalError;
+use crate::kill_point::kill_point;
 
 /// How long after `closes_at` the closing terms are appended: other APIs' clocks may be behind.
 const CLOSE_AFTER_MILLIS: i64 = 60_000;
@@ -78,8 +79,12 @@ impl Issuer {
     async fn propose(&self, coupon: CouponId, terms: Terms, deadline: Instant) -> Option<bool> {
         let mut wait = self.follower.wait_for_change(coupon, terms.change_id);
         let proposing = async {
+            kill_point("issuer.terms.before");
             match self.append(coupon, &Body::Terms(terms)).await {
-                Ok(()) | Err(JournalError::Unknown(_)) => wait.applied().await,
+                Ok(()) | Err(JournalError::Unknown(_)) => {
+                    kill_point("issuer.terms.after");
+                    wait.applied().await
+                }
                 Err(error) => {
                     tracing::warn!(coupon.id = %coupon, %error, "cannot append terms");
                     None

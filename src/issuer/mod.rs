@@ -20,6 +20,7 @@ use crate::domain::{Body, CouponId, EpochMillis, FieldFault, Refusal, Sequence, 
 use crate::follower::{Follower, Seen, Standing, UserWait};
 use crate::gate::{Ask, Gate, LocalGate, Verdict};
 use crate::journal::{Journal, JournalError};
+use crate::kill_point::kill_point;
 use crate::ledger::Ledger;
 use crate::telemetry::Metrics;
 
@@ -272,17 +273,21 @@ impl Issuer {
     }
 
     async fn admit(&self, ask: Ask) -> Verdict {
-        match self.gate.admit(ask.clone()).await {
+        kill_point("issuer.gate.before");
+        let verdict = match self.gate.admit(ask.clone()).await {
             Ok(verdict) => verdict,
             Err(_away) => {
                 self.metrics.gate_fallback_total.inc();
                 self.fallback.admit(ask).await.unwrap_or(Verdict::Pass)
             }
-        }
+        };
+        kill_point("issuer.gate.after");
+        verdict
     }
 
     async fn append_and_wait(&self, coupon: CouponId, user: &UserId, trace_id: &str, wait: &mut UserWait) -> IssueAnswer {
         let body = Body::Issue { user_id: user.clone(), at: now_millis(), trace_id: trace_id.to_owned() };
+        kill_point("issuer.append.before");
         let mut append = std::pin::pin!(self.append(coupon, &body));
         let appended = tokio::select! {
             // What the log shows counts, whether or not the acknowledgement came.
@@ -291,7 +296,10 @@ impl Issuer {
             appended = &mut append => appended,
         };
         match appended {
-            Ok(()) | Err(JournalError::Unknown(_)) => answer_of(coupon, user, wait.seen().await),
+            Ok(()) | Err(JournalError::Unknown(_)) => {
+                kill_point("issuer.append.acknowledged");
+                answer_of(coupon, user, wait.seen().await)
+            }
             Err(JournalError::Overloaded) => IssueAnswer::Overloaded,
             Err(error) => {
                 tracing::warn!(coupon.id = %coupon, trace_id, %error, "cannot append");
@@ -364,6 +372,7 @@ const fn refused(refusal: Refusal) -> IssueAnswer {
 }
 
 fn answer_of(coupon: CouponId, user: &UserId, seen: Option<Seen>) -> IssueAnswer {
+    kill_point("issuer.answer.before");
     match seen {
         Some(Seen::Won(sequence)) => IssueAnswer::Accepted { issue_id: issue_id(coupon, user), sequence },
         Some(Seen::Holder(sequence)) => IssueAnswer::AlreadyIssued { issue_id: issue_id(coupon, user), sequence },

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Bounds, Fetched, Journal, JournalError, RawRecord};
 use crate::domain::{CouponId, Offset, Partition, now_millis};
+use crate::kill_point::kill_point;
 
 diesel::table! {
     journal (position) {
@@ -131,7 +132,9 @@ impl Writer {
             {
                 group.push(next);
             }
+            kill_point("journal.append.before");
             let outcome = self.commit(&group);
+            kill_point("journal.append.after");
             match &outcome {
                 Ok(end) => {
                     self.end.send_replace(*end);

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Abandon;
 use crate::follower::Follower;
-
 use crate::issuer::{Issuer, Unavailable};
+use crate::kill_point::kill_point;
 use crate::ledger::{DeadLetter, DeadLetterState, Ledger};
 
 /// Abandons dead letters: the state in the ledger, the revoke in the log.
@@ -29,7 +29,9 @@ impl Abandon for Abandoner {
         let Some(letter) = letter else { return Ok(None) };
         tracing::info!(dead_letter.id = id, state = letter.state.as_str(), by, "abandoning a dead letter");
         if let (DeadLetterState::Abandoning, Some(win)) = (letter.state, &letter.win) {
+            kill_point("abandon.revoke.before");
             self.issuer.revoke(win.coupon, &win.revocation(format!("dead letter {id} abandoned by {by}"))).await?;
+            kill_point("abandon.revoke.after");
         }
         Ok(Some(letter))
     }
@@ -46,6 +48,7 @@ pub async fn unload_over(follower: Arc<Follower>, ledger: Arc<dyn Ledger>, issue
             Ok(unloaded) => {
                 for coupon in unloaded {
                     tracing::info!(coupon.id = %coupon, "unloaded a coupon that is over");
+                    kill_point("unload.after");
                     issuer.forget(coupon).await;
                 }
             }

@@ -23,6 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Systemd;
 use crate::cli::EXIT_FAILURE;
+use crate::kill_point::kill_point;
 
 type TaskResult = anyhow::Result<()>;
 type BoxedTask = Pin<Box<dyn Future<Output = TaskResult> + Send>>;
@@ -169,6 +170,7 @@ impl Supervisor {
         let mut running = Running::start(self.tasks);
         let clean = running.serve(ready, signals, &systemd).await;
         systemd.stopping();
+        kill_point("shutdown.begin");
         let shutdown = running.shut_down(self.stages, self.grace);
         tokio::select! {
             biased;
@@ -272,6 +274,7 @@ impl Running {
         let deadline = started + grace;
         let mut in_order = true;
         for Stage { name, bound, work } in stages {
+            kill_point("shutdown.stage");
             let end = deadline.min(Instant::now() + bound);
             let in_time = match work {
                 Work::Run(work) => timeout_at(end, work).await.is_ok(),
@@ -293,6 +296,7 @@ impl Running {
             tracing::warn!(grace_ms = millis(grace), "tasks ran out of time");
         }
         tracing::info!(elapsed_ms = millis(started.elapsed()), "stopped");
+        kill_point("shutdown.end");
         in_order && in_time && well
     }
 

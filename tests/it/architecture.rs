@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// A room and the rooms it must not know.
 const FORBIDDEN_ROOMS: &[(&str, &[&str])] = &[
     ("domain", &["*"]),
+    ("kill_point", &["*"]),
     ("gate", &["journal", "ledger", "api", "issuer", "follower", "consumer", "audit", "roles", "bootstrap", "cli"]),
     ("journal", &["gate", "ledger", "api", "issuer", "follower", "consumer", "audit", "roles", "bootstrap", "cli"]),
     ("ledger", &["gate", "journal", "api", "issuer", "follower", "consumer", "audit", "roles", "bootstrap", "cli"]),
@@ -35,6 +36,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["api/identity"]),
     ("sd_notify", &["roles/systemd"]),
     ("clap", &["cli.rs"]),
+    ("rustix", &["kill_point.rs"]),
 ];
 
 /// An adapter and its room; everywhere else a port stands for it. Only the composition root names it.

@@ -1,5 +1,5 @@
 -- One row a coupon: its terms as they hold now, and the counters of the rule.
-CREATE TABLE coupons (
+CREATE TABLE IF NOT EXISTS coupons (
     coupon_id CHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     part INT NOT NULL,
     version BIGINT NOT NULL,

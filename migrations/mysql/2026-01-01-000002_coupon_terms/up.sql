@@ -1,5 +1,5 @@
 -- Every change of terms that applied, with its place in the log.
-CREATE TABLE coupon_terms (
+CREATE TABLE IF NOT EXISTS coupon_terms (
     coupon_id CHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     version BIGINT NOT NULL,
     change_id CHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,

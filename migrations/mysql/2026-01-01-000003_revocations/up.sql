@@ -1,5 +1,5 @@
 -- Wins taken back, with where they were won and where they were taken back.
-CREATE TABLE revocations (
+CREATE TABLE IF NOT EXISTS revocations (
     coupon_id CHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     user_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     sequence BIGINT NOT NULL,

@@ -1,5 +1,5 @@
 -- One row a win. User ids are compared byte by byte: Alice is not alice.
-CREATE TABLE issued_coupons (
+CREATE TABLE IF NOT EXISTS issued_coupons (
     coupon_id CHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     sequence BIGINT NOT NULL,
     user_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,

@@ -1,5 +1,5 @@
 -- What could not be written. With a sequence it is a win that keeps its slot.
-CREATE TABLE dead_letters (
+CREATE TABLE IF NOT EXISTS dead_letters (
     id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
     part INT NOT NULL,
     log_offset BIGINT NOT NULL,

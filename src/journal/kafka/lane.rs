@@ -15,6 +15,7 @@ use super::super::JournalError;
 use super::cluster::{Cluster, timed};
 use super::lock;
 use crate::domain::now_millis;
+use crate::kill_point::kill_point;
 
 /// Appends that may wait in one partition.
 const QUEUE: usize = 65_536;
@@ -302,7 +303,9 @@ async fn work(mut seat: Seat) {
             .into_iter()
             .map(|item| (Record { key: Some(item.key), value: Some(item.value), headers: BTreeMap::new(), timestamp: at }, item.done))
             .unzip();
+        kill_point("journal.append.before");
         let outcome = timed("append", lane.append_timeout, connected.produce(records, Compression::NoCompression)).await;
+        kill_point("journal.append.after");
         match &outcome {
             Ok(_) => {
                 failures = 0;

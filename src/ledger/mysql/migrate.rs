@@ -6,10 +6,12 @@ use diesel_async::AsyncMysqlConnection;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 
 use super::pool::MysqlSession;
+use crate::kill_point::kill_point;
 use crate::ledger::errors::{self, Fault};
 use crate::ledger::migrations;
 
-/// DDL is not transactional here: without a lock, two processes that start together would run one migration twice.
+/// DDL is not transactional here: without a lock, two processes that start together would run one migration twice. And one that dies between
+/// a migration and the record of it leaves it to be run again: every one is a single statement that may be repeated.
 const LOCK: &str = "SELECT CAST(GET_LOCK(LEFT(CONCAT('coupon-svc-migrate:', DATABASE()), 64), 60) AS SIGNED) AS got";
 
 #[derive(QueryableByName)]
@@ -26,6 +28,7 @@ pub(super) async fn migrate(session: MysqlSession) -> Result<Vec<String>, Fault>
         if lock.got != Some(1) {
             return Err(Fault::Retry("another process is migrating".to_owned()));
         }
+        kill_point("ledger.migrate.locked");
         migrations::run(&mut conn, migrations::MYSQL)
     });
     task.await.map_err(|error| Fault::Down(error.to_string()))?

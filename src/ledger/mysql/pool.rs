@@ -22,11 +22,14 @@ const TRUST: Duration = Duration::from_secs(10);
 const DIAGNOSE: Duration = Duration::from_secs(2);
 
 /// Every session alike, whatever the server's defaults.
-const SETUP: [&str; 4] = [
+const SETUP: [&str; 5] = [
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     "SET SESSION innodb_lock_wait_timeout = 5",
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
     "SET SESSION autocommit = 1",
+    // A process that froze, or whose machine is gone, in the middle of a transaction: the server ends it and frees its locks. Longer than
+    // TRUST, or a connection would be gone before it is doubted.
+    "SET SESSION wait_timeout = 15",
 ];
 
 #[derive(diesel::QueryableByName)]

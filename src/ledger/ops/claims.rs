@@ -5,6 +5,7 @@ use std::time::Duration;
 use diesel::prelude::*;
 
 use crate::domain::Partition;
+use crate::kill_point::kill_point;
 use crate::ledger::errors::Fault;
 use crate::ledger::schema::{consumers, partition_claims, settings};
 use crate::ledger::session::{Control, Session};
@@ -60,6 +61,7 @@ async fn rebalance<S: Session>(session: &mut S, owner: &str, lease: Duration) ->
         let rows = partition_claims::table.filter(partition_claims::part.eq_any(mine.clone()));
         let set = (partition_claims::owner.eq(owner.to_owned()), partition_claims::expires_at.eq(until));
         session.execute(diesel::update(rows).set(set)).await?;
+        kill_point("ledger.claim.taken");
     }
     Ok(mine)
 }
@@ -92,6 +94,7 @@ async fn leave<S: Session>(session: &mut S, owner: &str) -> Result<(), Fault> {
     let mine: Vec<Partition> = session.load(mine).await?;
     if !mine.is_empty() {
         free(session, partition_claims::part.eq_any(mine)).await?;
+        kill_point("ledger.release.freed");
     }
     session.execute(diesel::delete(consumers::table.filter(consumers::owner.eq(owner.to_owned())))).await?;
     Ok(())

@@ -6,6 +6,7 @@ use diesel::prelude::*;
 
 use super::UNSETTLED;
 use crate::domain::{Partition, now_millis};
+use crate::kill_point::kill_point;
 use crate::ledger::errors::Fault;
 use crate::ledger::rows::{CouponRaw, IssuedRaw, NewDeadLetter, RevocationRaw, TermsRaw};
 use crate::ledger::schema::{coupon_terms, coupons, dead_letters, issued_coupons, partition_offsets, revocations};
@@ -47,17 +48,21 @@ async fn write<S: Session>(session: &mut S, batch: &Batch, rows: Rows) -> Result
     for step in moves {
         move_offset(session, step).await?;
     }
+    kill_point("ledger.commit.moved");
     let mut touched: Vec<&CouponRow> = batch.coupons.iter().collect();
     touched.sort_by_key(|row| row.coupon);
     for row in touched {
         put_coupon(session, row).await?;
     }
+    kill_point("ledger.commit.coupons");
     let mut terms: Vec<TermsRaw> = batch.terms.iter().map(TermsRaw::from).collect();
     terms.sort_by(|a, b| (&a.coupon_id, a.version).cmp(&(&b.coupon_id, b.version)));
     for chunk in terms.chunks(CHUNK) {
         session.execute(diesel::insert_into(coupon_terms::table).values(chunk.to_vec())).await?;
     }
+    kill_point("ledger.commit.terms");
     let committed = put_issued(session, batch, rows).await?;
+    kill_point("ledger.commit.rows");
     let mut letters: Vec<NewDeadLetter> = batch.dead_letters.iter().map(NewDeadLetter::from).collect();
     letters.sort_by_key(|letter| (letter.part, letter.log_offset));
     // Raw bytes of 8 KiB each: smaller statements.
@@ -67,6 +72,7 @@ async fn write<S: Session>(session: &mut S, batch: &Batch, rows: Rows) -> Result
     for revocation in &batch.revocations {
         revoke(session, revocation).await?;
     }
+    kill_point("ledger.commit.written");
     Ok(committed)
 }
 
@@ -112,7 +118,9 @@ async fn put_issued<S: Session>(session: &mut S, batch: &Batch, rows: Rows) -> R
                     if let [(row, _)] = part {
                         let partition = partition_of(session, &partitions, row).await?;
                         let message = message_of(batch, row);
+                        kill_point("ledger.bury.before");
                         committed.dead.push(bury(session, partition, row, message, error).await?);
+                        kill_point("ledger.bury.after");
                     } else {
                         let (first, second) = part.split_at(part.len() / 2);
                         untried.extend([second, first]);
@@ -189,6 +197,7 @@ async fn revoke<S: Session>(session: &mut S, row: &RevocationRow) -> Result<(), 
         .filter(dead_letters::user_id.eq(user.clone()));
     let set = (dead_letters::state.eq(DeadLetterState::Abandoned.as_str()), dead_letters::updated_at.eq(now_millis()));
     let abandoned = session.execute(diesel::update(letter.clone().filter(dead_letters::state.eq_any(UNSETTLED))).set(set)).await?;
+    kill_point("ledger.revoke.marked");
     let won_offset = if abandoned > 0 {
         session.first(letter.select(dead_letters::log_offset)).await?
     } else {

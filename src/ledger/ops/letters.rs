@@ -6,6 +6,7 @@ use diesel::prelude::*;
 
 use super::UNSETTLED;
 use crate::domain::{CouponId, now_millis};
+use crate::kill_point::kill_point;
 use crate::ledger::errors::Fault;
 use crate::ledger::rows::{DeadLetterRaw, IssuedRaw, convert};
 use crate::ledger::schema::{dead_letters, issued_coupons};
@@ -76,6 +77,7 @@ async fn replay_within<S: Session>(session: &mut S, id: i64) -> Result<ReplayOut
         let now = get(session, id).await?;
         return Ok(now.map_or(ReplayOutcome::NotFound, |letter| ReplayOutcome::State(letter.state)));
     }
+    kill_point("ledger.replay.marked");
     let row = IssuedRow {
         coupon: win.coupon,
         user: win.user,
@@ -85,6 +87,7 @@ async fn replay_within<S: Session>(session: &mut S, id: i64) -> Result<ReplayOut
         issued_at: 0,
     };
     session.execute(diesel::insert_into(issued_coupons::table).values(IssuedRaw::new(&row, now_millis()))).await?;
+    kill_point("ledger.replay.written");
     Ok(ReplayOutcome::Replayed)
 }
 
@@ -101,5 +104,6 @@ async fn abandon_within<S: Session>(session: &mut S, id: i64) -> Result<Option<D
     }
     let to = if letter.win.is_some() { DeadLetterState::Abandoning } else { DeadLetterState::Abandoned };
     leave_open(session, id, to).await?;
+    kill_point("ledger.abandon.marked");
     get(session, id).await
 }

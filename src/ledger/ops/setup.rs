@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use diesel::prelude::*;
 
 use crate::domain::Partition;
+use crate::kill_point::kill_point;
 use crate::ledger::errors::Fault;
 use crate::ledger::rows::OffsetRaw;
 use crate::ledger::schema::{partition_claims, partition_offsets, settings};
@@ -38,6 +39,7 @@ async fn fix<S: Session>(session: &mut S, wanted: Partition) -> Result<Partition
         None => {
             let row = (settings::name.eq(PARTITIONS), settings::value.eq(wanted.to_string()));
             session.execute(diesel::insert_into(settings::table).values(row)).await?;
+            kill_point("ledger.partitions.recorded");
             wanted
         }
     };

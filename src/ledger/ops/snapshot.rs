@@ -6,6 +6,7 @@ use diesel::prelude::*;
 
 use super::{UNSETTLED, reads};
 use crate::domain::{CouponId, Partition, Sequence, Status, UserState};
+use crate::kill_point::kill_point;
 use crate::ledger::errors::Fault;
 use crate::ledger::rows::{CouponRaw, DeadLetterRaw, IssuedRaw, RevocationRaw, TermsRaw, convert, coupon_id};
 use crate::ledger::schema::{coupon_terms, coupons, dead_letters, issued_coupons, revocations};
@@ -26,6 +27,7 @@ async fn stream<S: Session>(session: &mut S, sink: &mut dyn SnapshotSink) -> Res
     for position in reads::positions(session).await? {
         sink.position(position);
     }
+    kill_point("ledger.snapshot.positions");
     let unsettled = dead_letters::table
         .filter(dead_letters::state.eq_any(UNSETTLED))
         .filter(dead_letters::sequence.is_not_null())
@@ -48,6 +50,7 @@ async fn stream<S: Session>(session: &mut S, sink: &mut dyn SnapshotSink) -> Res
                 live.push(row.coupon);
             }
             sink.coupon(row, over);
+            kill_point("ledger.snapshot.coupons");
         }
         if last {
             break;
@@ -78,6 +81,7 @@ async fn stream_users<S: Session>(session: &mut S, sink: &mut dyn SnapshotSink, 
         let last = page.len() < PAGE;
         for (user, sequence) in &page {
             sink.user(coupon, user, UserState::Holder(*sequence));
+            kill_point("ledger.snapshot.users");
         }
         match page.pop() {
             Some((user, _)) if !last => after = user,

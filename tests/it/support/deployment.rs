@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use diesel_async::{AsyncConnection, AsyncMysqlConnection, SimpleAsyncConnection};
@@ -46,9 +46,14 @@ impl Process {
         self.child.wait().unwrap().code()
     }
 
+    /// How it ended; `None` while it runs.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// As [`Process::wait`], but fails the test when it does not end `within`.
     pub async fn ends(&mut self, within: Duration) -> Option<i32> {
-        eventually("the process ends", within, async || self.child.try_wait().unwrap()).await.code()
+        eventually("the process ends", within, async || self.status()).await.code()
     }
 
     pub async fn ready(&self) {

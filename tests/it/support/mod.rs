@@ -1,7 +1,7 @@
 //! What every test needs: a deployment of real processes, a crowd, the audit.
 
 mod cluster;
-mod crowd;
+pub mod crowd;
 mod deployment;
 mod proxy;
 
