@@ -7,7 +7,7 @@ BINARY = target/release/coupon-svc
 
 export CONFIG SEED MINUTES
 
-.PHONY: help run test check fmt burst chaos audit stack-up stack-down stack-status stack-wipe
+.PHONY: help run test check fmt burst chaos overload audit stack-up stack-down stack-status stack-wipe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ burst: ## 10,000 users at one instant for 1,000 coupons, against a running servi
 
 chaos: ## the promise under faults: SEED=1 MINUTES=10; exit code 1 on a violation
 	@scripts/chaos.sh
+
+overload: ## a crowd that never stops at twice the capacity, one server after another away: MINUTES=5
+	@OVERLOAD=1 MINUTES=$${MINUTES:-5} scripts/chaos.sh
 
 audit: $(BINARY) ## recompute everything from the journal and compare it with the ledger
 	$(BINARY) audit $(config_flags)

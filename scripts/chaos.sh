@@ -3,13 +3,14 @@
 # Redis, all started here and stopped at the end. Exit code 1 on a violation. The report stays in .chaos/.
 #   SEED=1         the schedule of faults
 #   MINUTES=10     how long faults are made; below 5 they are brief
+#   OVERLOAD=1     instead: new users at twice the rate the service can take, while one server after another is away
 #   COUPON_SVC=target/release/coupon-svc
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ulimit -n "$(ulimit -Hn)" || true
 
-export CHAOS_SEED=${SEED:-1} CHAOS_MINUTES=${MINUTES:-10}
+export CHAOS_SEED=${SEED:-1} CHAOS_MINUTES=${MINUTES:-10} CHAOS_OVERLOAD=${OVERLOAD:-}
 export STACK_MODE=native WITH_CHAOS=1
 scripts/stack.sh install
 if [[ -z ${COUPON_SVC:-} ]]; then

@@ -4,7 +4,7 @@
 //! Nothing here uses the service's own code: what it checks, it reads and decides by itself.
 //!
 //! `CHAOS_SEED` names the schedule (the same faults in the same order, not the same interleaving), `CHAOS_MINUTES` how long it goes on. As part
-//! of `cargo test` it is short. Exit code 1 on a violation.
+//! of `cargo test` it is short. `CHAOS_OVERLOAD=1` is another run: twice the load the service can take, see [`overload`]. Exit code 1 on a violation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that tells what it does")]
 #![allow(clippy::disallowed_methods, clippy::large_futures, reason = "it waits and kills")]
@@ -15,6 +15,7 @@ mod books;
 mod cluster;
 mod crowd;
 mod faults;
+mod overload;
 mod plan;
 mod promise;
 mod report;
@@ -57,5 +58,10 @@ fn main() -> ExitCode {
         toxiproxy: variable("TOXIPROXY").map_or_else(|| home.join(".cache/coupon-stack/toxiproxy-server"), PathBuf::from),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    if runtime.block_on(run::run(settings)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let held = if variable("CHAOS_OVERLOAD").is_some() {
+        runtime.block_on(overload::run(&settings))
+    } else {
+        runtime.block_on(run::run(settings))
+    };
+    if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

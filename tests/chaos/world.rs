@@ -71,6 +71,8 @@ pub struct World {
     pub processes: Vec<Arc<Mutex<Process>>>,
     pub embedded: Arc<Mutex<Process>>,
     pub apis: Vec<String>,
+    /// Where the APIs show their metrics.
+    pub ops: Vec<String>,
     pub embedded_api: String,
     pub disk: Disk,
     program: PathBuf,
@@ -112,6 +114,7 @@ impl World {
             processes: Vec::new(),
             embedded: Arc::new(Mutex::new(Process::start("embedded", Path::new("/bin/true"), &[], BTreeMap::new(), dir))),
             apis: Vec::new(),
+            ops: Vec::new(),
             embedded_api: String::new(),
             disk,
             program: program.to_owned(),
@@ -125,16 +128,17 @@ impl World {
 
     async fn start_service(&mut self) {
         for number in 1..=APIS {
-            let (process, api) = self.add("api", number).await;
+            let (process, api, ops) = self.add("api", number).await;
             self.processes.push(process);
             self.apis.push(api);
+            self.ops.push(ops);
         }
         for number in 1..=CONSUMERS {
-            let (process, _) = self.add("consumer", number).await;
+            let (process, ..) = self.add("consumer", number).await;
             self.processes.push(process);
         }
         let mut env = self.embedded_env.clone();
-        self.embedded_api = listen(&mut env);
+        self.embedded_api = listen(&mut env).0;
         self.embedded = Arc::new(Mutex::new(Process::start("embedded", &self.program, &[], env, &self.dir)));
         let http = reqwest::Client::new();
         for api in self.apis.iter().chain([&self.embedded_api]) {
@@ -146,7 +150,7 @@ impl World {
     }
 
     /// A process with proxies of its own to Redis and MySQL, and a clock that can be stepped if it is the last of its role.
-    async fn add(&self, role: &str, number: usize) -> (Arc<Mutex<Process>>, String) {
+    async fn add(&self, role: &str, number: usize) -> (Arc<Mutex<Process>>, String, String) {
         let name = format!("{role}-{number}");
         let (redis, mysql) = (free_port(), free_port());
         let upstream = self.redis.lock().await.primary().port;
@@ -155,7 +159,7 @@ impl World {
         let mut env = self.env.clone();
         env.insert("COUPON__REDIS__URL".into(), format!("redis://127.0.0.1:{redis}"));
         env.insert("COUPON__MYSQL__URL".into(), format!("mysql://coupon:coupon@127.0.0.1:{mysql}/coupon"));
-        let api = listen(&mut env);
+        let (api, ops) = listen(&mut env);
         if has_own_clock(&name) {
             set_clock(&self.dir, &name, "+0");
             env.insert("LD_PRELOAD".into(), libfaketime().display().to_string());
@@ -165,7 +169,7 @@ impl World {
             env.insert("NO_FAKE_STAT".into(), "1".into());
         }
         let process = Process::start(&name, &self.program, &["--role", role], env, &self.dir);
-        (Arc::new(Mutex::new(process)), api)
+        (Arc::new(Mutex::new(process)), api, ops)
     }
 
     pub fn mysql_port(&self) -> u16 {
@@ -229,11 +233,11 @@ impl World {
     }
 }
 
-fn listen(env: &mut BTreeMap<String, String>) -> String {
+fn listen(env: &mut BTreeMap<String, String>) -> (String, String) {
     let (api, ops) = (free_port(), free_port());
     env.insert("COUPON__API__LISTEN".into(), format!("127.0.0.1:{api}"));
     env.insert("COUPON__OPS__LISTEN".into(), format!("127.0.0.1:{ops}"));
-    format!("http://127.0.0.1:{api}")
+    (format!("http://127.0.0.1:{api}"), format!("http://127.0.0.1:{ops}"))
 }
 
 fn settings(more: &[(&str, &str)]) -> BTreeMap<String, String> {
