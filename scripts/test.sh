@@ -26,5 +26,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 STACK_STARTED_FILE=$started WITH_MARIADB=1 scripts/stack.sh up
+COUPON_TEST_TLS_DIR=$(scripts/stack.sh tls-dir)
+export COUPON_TEST_TLS_DIR
 if (($#)); then set -- -- "$@"; fi
 cargo test --all-features --no-fail-fast "$@"

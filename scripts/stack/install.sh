@@ -7,6 +7,7 @@ MYSQL_ROOT=$CACHE/mysql-$MYSQL_SUITE
 
 apt_packages_missing() {
     local part
+    command -v openssl >/dev/null || [[ -d $TLS_DIR ]] || echo openssl
     for part in $(wanted_parts); do
         case $part in
             redis)
@@ -129,6 +130,7 @@ install_missing() {
     exec {cache_lock}>"$CACHE/lock"
     flock "$cache_lock"
     install_apt_packages
+    make_certificate
     install_kafka &
     jobs+=($!)
     if [[ $DB == mysql ]]; then

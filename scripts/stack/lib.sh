@@ -10,10 +10,12 @@ KAFKA_VERSION=3.9.1
 MYSQL_SUITE=sid
 
 REDIS_PORT=${STACK_REDIS_PORT:-16379}
+REDIS_TLS_PORT=${STACK_REDIS_TLS_PORT:-16380}
 KAFKA_PORT=${STACK_KAFKA_PORT:-19092}
 KAFKA_PROXIED_PORT=${STACK_KAFKA_PROXIED_PORT:-19094}
 KAFKA_PROXY_PORT=${STACK_KAFKA_PROXY_PORT:-19095}
 KAFKA_CONTROLLER_PORT=${STACK_KAFKA_CONTROLLER_PORT:-19096}
+KAFKA_SECURED_PORT=${STACK_KAFKA_SECURED_PORT:-19097}
 MYSQL_PORT=${STACK_MYSQL_PORT:-13306}
 MARIADB_PORT=${STACK_MARIADB_PORT:-13307}
 
@@ -58,7 +60,10 @@ port_of() { # part
 # Every port a part listens on, so that none of them is found taken only by the server itself.
 ports_of() { # part
     port_of "$1"
-    if [[ $1 == kafka ]]; then printf '%s\n' "$KAFKA_PROXIED_PORT" "$KAFKA_CONTROLLER_PORT"; fi
+    case $1 in
+        redis) echo "$REDIS_TLS_PORT" ;;
+        kafka) printf '%s\n' "$KAFKA_PROXIED_PORT" "$KAFKA_CONTROLLER_PORT" "$KAFKA_SECURED_PORT" ;;
+    esac
 }
 
 command_line() { # pid
@@ -120,7 +125,7 @@ launch() { # part, command...
         exec setsid nohup "$@"
     ) >>"$log" 2>&1 </dev/null &
     echo $! >"$RUN/$part.pid"
-    port_of "$part" >"$RUN/$part.port"
+    ports_of "$part" | xargs >"$RUN/$part.ports"
     disown
 }
 

@@ -10,6 +10,11 @@ launch_redis() {
     cat >"$folder/redis.conf" <<CONF
 bind 127.0.0.1
 port $REDIS_PORT
+tls-port $REDIS_TLS_PORT
+tls-cert-file "$TLS_DIR/server.pem"
+tls-key-file "$TLS_DIR/server.key"
+tls-ca-cert-file "$TLS_DIR/ca.pem"
+tls-auth-clients no
 dir "$folder/data"
 appendonly yes
 appendfsync everysec
@@ -24,7 +29,7 @@ CONF
 }
 
 healthy_redis() {
-    [[ $(timeout 3 redis-cli -h 127.0.0.1 -p "$REDIS_PORT" ping 2>/dev/null) == PONG ]]
+    [[ $(timeout 3 redis-cli -h 127.0.0.1 -p "$REDIS_PORT" ping 2>/dev/null) == PONG ]] && port_is_open "$REDIS_TLS_PORT"
 }
 
 version_redis() {
@@ -46,15 +51,22 @@ launch_kafka() {
     local folder=$STATE/kafka
     mkdir -p "$folder"
     # PROXIED is for tests that cut the broker off: they listen on the advertised port and forward to the real one.
+    # SECURED knows the user `coupon` by every mechanism; the users of SCRAM are kept in the cluster's own log (settle_kafka).
     cat >"$folder/server.properties" <<CONF
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$KAFKA_CONTROLLER_PORT
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,PROXIED://127.0.0.1:$KAFKA_PROXIED_PORT,CONTROLLER://127.0.0.1:$KAFKA_CONTROLLER_PORT
-advertised.listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,PROXIED://127.0.0.1:$KAFKA_PROXY_PORT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,PROXIED://127.0.0.1:$KAFKA_PROXIED_PORT,SECURED://127.0.0.1:$KAFKA_SECURED_PORT,CONTROLLER://127.0.0.1:$KAFKA_CONTROLLER_PORT
+advertised.listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,PROXIED://127.0.0.1:$KAFKA_PROXY_PORT,SECURED://127.0.0.1:$KAFKA_SECURED_PORT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,SECURED:SASL_SSL,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
+listener.name.secured.ssl.keystore.type=PEM
+listener.name.secured.ssl.keystore.location=$TLS_DIR/server.both.pem
+listener.name.secured.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.secured.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_coupon="coupon";
+listener.name.secured.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.secured.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 log.dirs=$folder/data
 auto.create.topics.enable=false
 unclean.leader.election.enable=false
@@ -89,6 +101,27 @@ CONF
         -Dlog4j.configuration="file:$folder/log4j.properties" -cp "$KAFKA_LIBS/*" kafka.Kafka "$folder/server.properties"
 }
 
+# One request may name a user once only.
+make_scram_users() { # command of kafka-configs...
+    local mechanism
+    for mechanism in SCRAM-SHA-256 SCRAM-SHA-512; do
+        "$@" --alter --entity-type users --entity-name coupon --add-config "$mechanism=[password=coupon]" </dev/null || return 1
+    done
+}
+
+# Makes the users of SCRAM once for each data folder, also for one that is older than the secured listener.
+settle_kafka() {
+    local folder=$STATE/kafka
+    [[ -e $folder/data/scram-users ]] && return 0
+    if ! make_scram_users java -Xmx128m -XX:TieredStopAtLevel=1 -Dlog4j.configuration="file:$folder/log4j.properties" \
+        -cp "$KAFKA_LIBS/*" kafka.admin.ConfigCommand --bootstrap-server "127.0.0.1:$KAFKA_PORT" >>"$folder/kafka.log" 2>&1; then
+        log_tail kafka
+        say kafka "FAILED: the users of SCRAM could not be made" >&2
+        return 1
+    fi
+    touch "$folder/data/scram-users"
+}
+
 # Asks for the cluster's metadata (Metadata v1, no topics) and wants to see exactly one live broker in the answer. An open
 # port is not enough: the broker listens before it has joined its own cluster.
 healthy_kafka() {
@@ -98,7 +131,7 @@ healthy_kafka() {
         exec 3<>"/dev/tcp/127.0.0.1/$0" || exit 1
         printf "\0\0\0\016\0\003\0\001\0\0\0\001\377\377\0\0\0\0" >&3
         head -c 12 <&3 | od -An -v -tx1 | tr -d " \n"' "$KAFKA_PORT" 2>/dev/null) || return 1
-    [[ ${answer:8} == 0000000100000001 ]]
+    [[ ${answer:8} == 0000000100000001 ]] && port_is_open "$KAFKA_SECURED_PORT"
 }
 
 version_kafka() {
@@ -136,6 +169,9 @@ tmpdir       = $folder/tmp
 socket       = $(socket_path "$1")
 pid-file     = $folder/server.pid
 init-file    = $ROOT/docker/mysql/grants.sql
+ssl-ca       = $TLS_DIR/ca.pem
+ssl-cert     = $TLS_DIR/server.pem
+ssl-key      = $TLS_DIR/server.key
 CONF
     if ((EUID == 0)); then printf 'user         = root\n' >>"$folder/my.cnf"; fi
 }
