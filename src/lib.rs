@@ -15,3 +15,4 @@ pub mod ledger;
 pub mod redis;
 pub mod roles;
 pub mod telemetry;
+pub mod tls;
