@@ -11,4 +11,5 @@ mod faults;
 mod identity;
 mod operations;
 mod promise;
+mod secured;
 mod support;
