@@ -9,6 +9,8 @@ set -euo pipefail
 HERE=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source=scripts/stack/lib.sh
 source "$HERE/stack/lib.sh"
+# shellcheck source=scripts/stack/tls.sh
+source "$HERE/stack/tls.sh"
 # shellcheck source=scripts/stack/install.sh
 source "$HERE/stack/install.sh"
 

@@ -5,6 +5,8 @@ set -euo pipefail
 HERE=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source=scripts/stack/lib.sh
 source "$HERE/stack/lib.sh"
+# shellcheck source=scripts/stack/tls.sh
+source "$HERE/stack/tls.sh"
 # shellcheck source=scripts/stack/install.sh
 source "$HERE/stack/install.sh"
 # shellcheck source=scripts/stack/servers.sh
@@ -22,6 +24,7 @@ usage: scripts/stack.sh COMMAND
   logs [PART...]   the last lines of each server's log
   install          only download what `up` would need
   wipe             down, and delete all data of this checkout's stack
+  tls-dir          print the folder with ca.pem, which vouches for the secured listeners; made when missing
 
 Parts: redis kafka (kafka-2 kafka-3) mysql mariadb-main mariadb
 
@@ -31,13 +34,14 @@ Variables:
   WITH_MARIADB=1         also start a MariaDB on a second port, as the tests need it
   WITH_CHAOS=1           also install what a chaos run needs: toxiproxy and libfaketime
   STACK_MODE=native      do not use Docker even where it runs (docker: use nothing else)
-  STACK_REDIS_PORT=16379 STACK_KAFKA_PORT=19092 STACK_KAFKA_PROXIED_PORT=19094 STACK_KAFKA_PROXY_PORT=19095
-  STACK_KAFKA_CONTROLLER_PORT=19096 STACK_MYSQL_PORT=13306 STACK_MARIADB_PORT=13307
+  STACK_REDIS_PORT=16379 STACK_REDIS_TLS_PORT=16380 STACK_KAFKA_PORT=19092 STACK_KAFKA_PROXIED_PORT=19094
+  STACK_KAFKA_PROXY_PORT=19095 STACK_KAFKA_CONTROLLER_PORT=19096 STACK_KAFKA_SECURED_PORT=19097 (SASL_SSL)
+  STACK_MYSQL_PORT=13306 STACK_MARIADB_PORT=13307 (both with TLS on the same port)
   STACK_KAFKA_2_PORT=19192 and so on for brokers 2 and 3: a hundred ports above
   STACK_STATE=.stack     where pids, logs and data are; another folder, named .stack too, is another stack
   STACK_WAIT_SECONDS=90  how long a server may take to answer
   STACK_STARTED_FILE     `up` writes the parts it started itself into this file
-  COUPON_STACK_CACHE     where downloads are kept for all checkouts (default ~/.cache/coupon-stack)
+  COUPON_STACK_CACHE     where downloads and the certificate are kept for all checkouts (default ~/.cache/coupon-stack)
 USAGE
 }
 
@@ -49,11 +53,12 @@ record_started() { # part
 # Decides what `up` has to do for a part: prints "start", "ours", or "foreign FOLDER". Fails with a reason where a port is taken
 # by something that cannot be used.
 plan() { # part
-    local part=$1 port pid found folder
+    local part=$1 port ports pid found folder
     if [[ -n $(own_pid "$part") ]]; then
-        port=$(cat "$RUN/$part.port" 2>/dev/null || port_of "$part")
-        if [[ $port != "$(port_of "$part")" ]]; then
-            die "$part of this checkout already runs, on port $port and not $(port_of "$part"): run '$0 down $part' first"
+        # One started before it had a secured listener did not note its ports.
+        ports=$(cat "$RUN/$part.ports" 2>/dev/null || true)
+        if [[ $ports != "$(ports_of "$part" | xargs)" ]]; then
+            die "$part of this checkout already runs, on port ${ports:-unknown} and not $(ports_of "$part" | xargs): run '$0 down $part' first"
         fi
         echo ours
         return 0
@@ -73,6 +78,7 @@ plan() { # part
             # Ours, but its pid file was lost; take it back.
             mkdir -p "$RUN"
             echo "$pid" >"$RUN/$part.pid"
+            ports_of "$part" | xargs >"$RUN/$part.ports"
             echo ours
         elif healthy "$part"; then
             echo "foreign $folder"
@@ -86,7 +92,13 @@ plan() { # part
 
 start_part() { # part
     mkdir -p "$STATE/$1"
-    "launch_$1" && wait_healthy "$1"
+    "launch_$1" && settle "$1"
+}
+
+# Waits until a part answers, and does what can only be done then.
+settle() { # part
+    wait_healthy "$1" || return 1
+    if [[ $1 == kafka && $KAFKA_BROKERS == 1 ]]; then settle_kafka; fi
 }
 
 native_up() { # parts...
@@ -110,7 +122,7 @@ native_up() { # parts...
                 job_of[$part]=$!
                 ;;
             ours)
-                wait_healthy "$part" &
+                settle "$part" &
                 job_of[$part]=$!
                 ;;
             foreign*)
@@ -225,6 +237,10 @@ main() {
         wipe)
             if compgen -G "$RUN/*.docker" >/dev/null; then docker_wipe; fi
             native_wipe
+            ;;
+        tls-dir)
+            install_certificate
+            echo "$TLS_DIR"
             ;;
         help | -h | --help) usage ;;
         *)

@@ -28,5 +28,7 @@ trap 'exit 143' TERM
 # Tests start servers of their own beside the stack, wherever that runs.
 STACK_MODE=native WITH_MARIADB=1 WITH_CHAOS=1 scripts/stack.sh install
 STACK_STARTED_FILE=$started WITH_MARIADB=1 scripts/stack.sh up
+COUPON_TEST_TLS_DIR=$(scripts/stack.sh tls-dir)
+export COUPON_TEST_TLS_DIR
 if (($#)); then set -- -- "$@"; fi
 cargo test --all-features --no-fail-fast "$@"

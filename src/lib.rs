@@ -16,3 +16,4 @@ pub mod ledger;
 pub mod redis;
 pub mod roles;
 pub mod telemetry;
+pub mod tls;

@@ -5,14 +5,15 @@
 //! background probe a tenth of a second asks whether Redis is back.
 
 use std::fmt;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fred::clients::{Client, Pool};
 use fred::interfaces::{ClientLike, KeysInterface, LuaInterface, SetsInterface};
 use fred::types::Builder;
-use fred::types::config::{Config, ReconnectError, ReconnectPolicy, ServerConfig, UnresponsiveConfig};
+use fred::types::config::{Config, ReconnectError, ReconnectPolicy, ServerConfig, TlsConnector, UnresponsiveConfig};
 use fred::types::scripts::Script as FredScript;
 use futures_util::future::join_all;
 use secrecy::{ExposeSecret, SecretString};
@@ -20,6 +21,8 @@ use thiserror::Error;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::tls;
 
 /// How long one attempt to connect, its TLS handshake and its internal commands may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -36,9 +39,11 @@ const PROBE_PAUSE: Duration = Duration::from_millis(100);
 /// Where Redis is and how long to wait for it.
 #[derive(Debug, Clone)]
 pub struct RedisOptions {
-    /// `redis://`, `rediss://` (TLS, system roots), `redis-sentinel://` or `rediss-sentinel://` with `sentinelServiceName` and further
+    /// `redis://`, `rediss://` (TLS), `redis-sentinel://` or `rediss-sentinel://` with `sentinelServiceName` and further
     /// `node` parameters; credentials and database inside.
     pub url: SecretString,
+    /// PEM file of the authorities that vouch for a server with TLS; None: the system's.
+    pub ca_file: Option<PathBuf>,
     /// Deadline of every call, waiting and round trips together.
     pub command_timeout: Duration,
     /// Connections of this process, at least 1.
@@ -49,7 +54,7 @@ impl RedisOptions {
     /// The options for an address with the default deadline (250 ms) and two connections.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: SecretString::from(url.into()), command_timeout: Duration::from_millis(250), connections: 2 }
+        Self { url: SecretString::from(url.into()), ca_file: None, command_timeout: Duration::from_millis(250), connections: 2 }
     }
 }
 
@@ -60,6 +65,8 @@ pub enum BadRedis {
     Url(String),
     #[error("redis.url names a redis cluster; a single server or a sentinel set is needed")]
     Cluster,
+    #[error("redis.ca_file: {0}")]
+    Authorities(#[from] tls::NoAuthorities),
 }
 
 /// Redis gave no usable answer in time; whether it did what was asked is not known.
@@ -97,7 +104,7 @@ impl fmt::Debug for Redis {
 /// Needs a tokio runtime; the connections live on it.
 ///
 /// # Errors
-/// The address cannot be parsed or names a cluster, or TLS is asked for and the system's roots cannot be read.
+/// The address cannot be parsed or names a cluster, or TLS is asked for and the certificate authorities cannot be read.
 pub async fn connect(options: &RedisOptions) -> Result<Redis, BadRedis> {
     let pool = build(options)?;
     let health = Arc::new(Health::default());
@@ -105,14 +112,15 @@ pub async fn connect(options: &RedisOptions) -> Result<Redis, BadRedis> {
     let mut attempts = Vec::with_capacity(pool.size());
     for client in pool.clients() {
         let (ended, attempt) = oneshot::channel();
-        tasks.push(AbortOnDropHandle::new(tokio::spawn(keep_connected(client.clone(), ended))));
+        tasks.push(AbortOnDropHandle::new(tokio::spawn(keep_connected(client.clone(), Arc::clone(&health), ended))));
         attempts.push(attempt);
     }
     let _ignored = timeout(CONNECT_TIMEOUT, join_all(attempts)).await;
     if pool.clients().iter().any(ClientLike::is_connected) {
         health.reachable.store(true, Ordering::Release);
     } else {
-        tracing::warn!("redis is away at start, going on without it");
+        let why = health.why().unwrap_or_else(|| "no connection in time".to_owned());
+        tracing::warn!(reason = why, "redis is away at start, going on without it");
         health.failed.notify_one();
     }
     tasks.push(AbortOnDropHandle::new(tokio::spawn(probe_while_away(pool.clone(), Arc::clone(&health), options.command_timeout))));
@@ -213,16 +221,30 @@ impl Lane<'_> {
     }
 }
 
-/// What the last call said.
+/// What the last call said, and the last attempt to connect that failed.
 #[derive(Default)]
 struct Health {
     reachable: AtomicBool,
     failed: Notify,
+    why: Mutex<Option<String>>,
 }
 
 impl Health {
     fn reachable(&self) -> bool {
         self.reachable.load(Ordering::Acquire)
+    }
+
+    fn why(&self) -> Option<String> {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps why there is no connection, and says it when it is news: an outage has one reason and many attempts.
+    fn no_connection(&self, why: String) {
+        let mut known = self.why.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref() != Some(&why) {
+            tracing::warn!(reason = why, "redis cannot be connected to");
+            *known = Some(why);
+        }
     }
 
     fn fail(&self, why: &str) {
@@ -239,6 +261,9 @@ fn build(options: &RedisOptions) -> Result<Pool, BadRedis> {
     let mut config = Config::from_url(options.url.expose_secret()).map_err(|error| BadRedis::Url(error.details().to_owned()))?;
     if matches!(config.server, ServerConfig::Clustered { .. }) {
         return Err(BadRedis::Cluster);
+    }
+    if let (Some(_), Some(file)) = (&config.tls, &options.ca_file) {
+        config.tls = Some(TlsConnector::from(tls::client_config(Some(file))?).into());
     }
     // The first attempt is made at once and its failure seen; `keep_connected` makes the next one.
     config.fail_fast = true;
@@ -261,7 +286,7 @@ fn build(options: &RedisOptions) -> Result<Pool, BadRedis> {
 }
 
 /// Runs a client's connection task, again whenever it ends: the first attempt failed, or an error the client takes for final.
-async fn keep_connected(client: Client, first_attempt: oneshot::Sender<()>) {
+async fn keep_connected(client: Client, health: Arc<Health>, first_attempt: oneshot::Sender<()>) {
     let mut first_attempt = Some(first_attempt);
     loop {
         let mut connection = AbortOnDropHandle::new(client.connect());
@@ -269,6 +294,9 @@ async fn keep_connected(client: Client, first_attempt: oneshot::Sender<()>) {
             ended = &mut connection => Some(ended),
             _ = client.wait_for_connect() => None,
         };
+        if let Some(Ok(Err(error))) = &ended {
+            health.no_connection(error.to_string());
+        }
         if let Some(waiting) = first_attempt.take() {
             // Nobody waits any more when `connect` ran out of time.
             let _ignored = waiting.send(());
@@ -295,6 +323,7 @@ async fn probe_while_away(pool: Pool, health: Arc<Health>, deadline: Duration) {
             let client = pool.next_connected();
             if client.is_connected() && matches!(timeout(deadline, client.ping::<()>(None)).await, Ok(Ok(()))) {
                 health.reachable.store(true, Ordering::Release);
+                *health.why.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 tracing::info!("redis answers");
             }
         }
@@ -414,5 +443,40 @@ mod tests {
             assert!(!redis.reachable(), "{good}");
             assert!(!format!("{redis:?}").contains("secret"));
         }
+    }
+
+    fn secured() -> RedisOptions {
+        RedisOptions::new(std::env::var("COUPON_TEST_REDIS_TLS").unwrap_or_else(|_| "rediss://127.0.0.1:16380".to_owned()))
+    }
+
+    #[tokio::test]
+    async fn tls_connects_to_whom_the_authorities_vouch_for() {
+        let redis = connect(&RedisOptions { ca_file: Some(tls::testing::authority()), ..secured() }).await.unwrap();
+        assert!(redis.reachable(), "a redis with tls at COUPON_TEST_REDIS_TLS or rediss://127.0.0.1:16380: {:?}", redis.health.why());
+        assert_eq!(redis.lane().unwrap().set_len("coupon-test-nobody-has-this").await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_server_nobody_vouches_for_is_away_and_the_reason_is_known() {
+        let redis = connect(&RedisOptions { ca_file: Some(tls::testing::stranger()), ..secured() }).await.unwrap();
+        assert!(!redis.reachable());
+        let why = redis.health.why().unwrap();
+        assert!(why.contains("InvalidCertificate(UnknownIssuer)"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn tls_to_a_port_without_it_is_away_in_time() {
+        let started = tokio::time::Instant::now();
+        let url = testing::url().replace("redis://", "rediss://");
+        let redis = connect(&RedisOptions { ca_file: Some(tls::testing::authority()), ..RedisOptions::new(url) }).await.unwrap();
+        assert!(!redis.reachable() && redis.lane().is_err());
+        assert!(started.elapsed() < 2 * CONNECT_TIMEOUT, "{:?}", started.elapsed());
+    }
+
+    #[tokio::test]
+    async fn authorities_that_cannot_be_read_are_an_error_that_names_the_file() {
+        let options = RedisOptions { ca_file: Some("/nowhere/ca.pem".into()), ..secured() };
+        let error = connect(&options).await.unwrap_err().to_string();
+        assert!(error.contains("redis.ca_file") && error.contains("/nowhere/ca.pem"), "{error}");
     }
 }

@@ -11,13 +11,16 @@ docker_wanted() {
 }
 
 compose() {
-    STACK_REDIS_PORT=$REDIS_PORT STACK_KAFKA_PORT=$KAFKA_PORT STACK_KAFKA_PROXIED_PORT=$(kafka_port kafka PROXIED_) \
-        STACK_KAFKA_PROXY_PORT=$(kafka_port kafka PROXY_) STACK_MYSQL_PORT=$MYSQL_PORT STACK_MARIADB_PORT=$MARIADB_PORT \
+    STACK_REDIS_PORT=$REDIS_PORT STACK_REDIS_TLS_PORT=$REDIS_TLS_PORT STACK_KAFKA_PORT=$KAFKA_PORT \
+        STACK_KAFKA_PROXIED_PORT=$(kafka_port kafka PROXIED_) STACK_KAFKA_PROXY_PORT=$(kafka_port kafka PROXY_) \
+        STACK_KAFKA_SECURED_PORT=$(kafka_port kafka SECURED_) STACK_MYSQL_PORT=$MYSQL_PORT STACK_MARIADB_PORT=$MARIADB_PORT \
+        STACK_TLS_DIR=$TLS_DIR \
         docker compose -f "$ROOT/docker/compose.yaml" --profile '*' "$@"
 }
 
 docker_up() {
     local parts part running fresh=()
+    install_certificate
     mapfile -t parts < <(wanted_parts)
     running=$(compose ps --services --status running)
     for part in "${parts[@]}"; do
@@ -28,6 +31,8 @@ docker_up() {
         compose logs --tail 40 "${parts[@]}" >&2
         die "the containers did not become healthy"
     }
+    # The users of SCRAM are kept in the volume; made again, nothing changes.
+    make_scram_users compose exec -T kafka /opt/kafka/bin/kafka-configs.sh --bootstrap-server localhost:9092 >/dev/null
     mkdir -p "$RUN"
     for part in "${fresh[@]}"; do
         touch "$RUN/$part.docker"

@@ -9,6 +9,7 @@ TOXIPROXY=$CACHE/toxiproxy-server
 
 apt_packages_missing() {
     local part
+    command -v openssl >/dev/null || [[ -d $TLS_DIR ]] || echo openssl
     for part in $(wanted_parts); do
         case $part in
             redis)
@@ -150,6 +151,7 @@ install_missing() {
     exec {cache_lock}>"$CACHE/lock"
     flock "$cache_lock"
     install_apt_packages
+    make_certificate
     install_kafka &
     jobs+=($!)
     if [[ $DB == mysql ]]; then

@@ -11,6 +11,7 @@ KAFKA_VERSION=3.9.1
 MYSQL_SUITE=sid
 
 REDIS_PORT=${STACK_REDIS_PORT:-16379}
+REDIS_TLS_PORT=${STACK_REDIS_TLS_PORT:-16380}
 KAFKA_PORT=${STACK_KAFKA_PORT:-19092}
 MYSQL_PORT=${STACK_MYSQL_PORT:-13306}
 MARIADB_PORT=${STACK_MARIADB_PORT:-13307}
@@ -60,13 +61,14 @@ broker_id() { # part
 }
 
 # Broker 1 is on KAFKA_PORT; each further one a hundred ports above, unless a variable says so: STACK_KAFKA_2_PORT and so on.
-kafka_port() { # part, kind: "" (plain), PROXIED_, PROXY_ or CONTROLLER_
+kafka_port() { # part, kind: "" (plain), PROXIED_, PROXY_, CONTROLLER_ or SECURED_
     local id above name
     id=$(broker_id "$1")
     case $2 in
         PROXIED_) above=2 ;;
         PROXY_) above=3 ;;
         CONTROLLER_) above=4 ;;
+        SECURED_) above=5 ;;
         *) above=0 ;;
     esac
     name=STACK_KAFKA_${2}PORT
@@ -86,10 +88,14 @@ port_of() { # part
 # Every port a part listens on, so that none of them is found taken only by the server itself.
 ports_of() { # part
     port_of "$1"
-    if [[ $1 == kafka* ]]; then
-        kafka_port "$1" PROXIED_
-        kafka_port "$1" CONTROLLER_
-    fi
+    case $1 in
+        redis) echo "$REDIS_TLS_PORT" ;;
+        kafka*)
+            kafka_port "$1" PROXIED_
+            kafka_port "$1" CONTROLLER_
+            kafka_port "$1" SECURED_
+            ;;
+    esac
 }
 
 command_line() { # pid
@@ -151,7 +157,7 @@ launch() { # part, command...
         exec setsid nohup "$@"
     ) >>"$log" 2>&1 </dev/null &
     echo $! >"$RUN/$part.pid"
-    port_of "$part" >"$RUN/$part.port"
+    ports_of "$part" | xargs >"$RUN/$part.ports"
     disown
 }
 

@@ -10,6 +10,11 @@ launch_redis() {
     cat >"$folder/redis.conf" <<CONF
 bind 127.0.0.1
 port $REDIS_PORT
+tls-port $REDIS_TLS_PORT
+tls-cert-file "$TLS_DIR/server.pem"
+tls-key-file "$TLS_DIR/server.key"
+tls-ca-cert-file "$TLS_DIR/ca.pem"
+tls-auth-clients no
 dir "$folder/data"
 appendonly yes
 appendfsync everysec
@@ -24,7 +29,7 @@ CONF
 }
 
 healthy_redis() {
-    [[ $(timeout 3 redis-cli -h 127.0.0.1 -p "$REDIS_PORT" ping 2>/dev/null) == PONG ]]
+    [[ $(timeout 3 redis-cli -h 127.0.0.1 -p "$REDIS_PORT" ping 2>/dev/null) == PONG ]] && port_is_open "$REDIS_TLS_PORT"
 }
 
 version_redis() {
@@ -54,24 +59,31 @@ cluster_id() {
 
 launch_kafka_part() { # part
     local part=$1 folder=$STATE/$1 other voters='' replicas
-    local port proxied proxy controller
+    local port proxied proxy controller secured
     port=$(kafka_port "$part" "") proxied=$(kafka_port "$part" PROXIED_) proxy=$(kafka_port "$part" PROXY_)
-    controller=$(kafka_port "$part" CONTROLLER_)
+    controller=$(kafka_port "$part" CONTROLLER_) secured=$(kafka_port "$part" SECURED_)
     for other in $(kafka_parts); do
         voters+=${voters:+,}$(broker_id "$other")@127.0.0.1:$(kafka_port "$other" CONTROLLER_)
     done
     replicas=$(kafka_parts | wc -l)
     mkdir -p "$folder"
     # PROXIED is for tests that cut the broker off: they listen on the advertised port and forward to the real one.
+    # SECURED knows the user `coupon` by every mechanism; the users of SCRAM are kept in the cluster's own log (settle_kafka).
     cat >"$folder/server.properties" <<CONF
 process.roles=broker,controller
 node.id=$(broker_id "$part")
 controller.quorum.voters=$voters
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$port,PROXIED://127.0.0.1:$proxied,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$port,PROXIED://127.0.0.1:$proxy
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:$port,PROXIED://127.0.0.1:$proxied,SECURED://127.0.0.1:$secured,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$port,PROXIED://127.0.0.1:$proxy,SECURED://127.0.0.1:$secured
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,SECURED:SASL_SSL,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
+listener.name.secured.ssl.keystore.type=PEM
+listener.name.secured.ssl.keystore.location=$TLS_DIR/server.both.pem
+listener.name.secured.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.secured.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_coupon="coupon";
+listener.name.secured.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.secured.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 log.dirs=$folder/data
 auto.create.topics.enable=false
 unclean.leader.election.enable=false
@@ -107,6 +119,27 @@ CONF
         -Dlog4j.configuration="file:$folder/log4j.properties" -cp "$KAFKA_LIBS/*" kafka.Kafka "$folder/server.properties"
 }
 
+# One request may name a user once only.
+make_scram_users() { # command of kafka-configs...
+    local mechanism
+    for mechanism in SCRAM-SHA-256 SCRAM-SHA-512; do
+        "$@" --alter --entity-type users --entity-name coupon --add-config "$mechanism=[password=coupon]" </dev/null || return 1
+    done
+}
+
+# Makes the users of SCRAM once for each data folder, also for one that is older than the secured listener.
+settle_kafka() {
+    local folder=$STATE/kafka
+    [[ -e $folder/data/scram-users ]] && return 0
+    if ! make_scram_users java -Xmx128m -XX:TieredStopAtLevel=1 -Dlog4j.configuration="file:$folder/log4j.properties" \
+        -cp "$KAFKA_LIBS/*" kafka.admin.ConfigCommand --bootstrap-server "127.0.0.1:$(port_of kafka)" >>"$folder/kafka.log" 2>&1; then
+        log_tail kafka
+        say kafka "FAILED: the users of SCRAM could not be made" >&2
+        return 1
+    fi
+    touch "$folder/data/scram-users"
+}
+
 # Asks for the cluster's metadata (Metadata v1, no topics) and wants to see a live broker in the answer. An open port is not
 # enough: the broker listens before it has joined its own cluster.
 healthy_kafka_part() { # part
@@ -116,7 +149,7 @@ healthy_kafka_part() { # part
         exec 3<>"/dev/tcp/127.0.0.1/$0" || exit 1
         printf "\0\0\0\016\0\003\0\001\0\0\0\001\377\377\0\0\0\0" >&3
         head -c 12 <&3 | od -An -v -tx1 | tr -d " \n"' "$(port_of "$1")" 2>/dev/null) || return 1
-    [[ ${answer:8:8} == 00000001 && ${answer:16} =~ ^0000000[1-9]$ ]]
+    [[ ${answer:8:8} == 00000001 && ${answer:16} =~ ^0000000[1-9]$ ]] && port_is_open "$(kafka_port "$1" SECURED_)"
 }
 
 launch_kafka() { launch_kafka_part kafka; }
@@ -160,6 +193,9 @@ tmpdir       = $folder/tmp
 socket       = $(socket_path "$1")
 pid-file     = $folder/server.pid
 init-file    = $ROOT/docker/mysql/grants.sql
+ssl-ca       = $TLS_DIR/ca.pem
+ssl-cert     = $TLS_DIR/server.pem
+ssl-key      = $TLS_DIR/server.key
 CONF
     if ((EUID == 0)); then printf 'user         = root\n' >>"$folder/my.cnf"; fi
 }

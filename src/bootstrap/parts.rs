@@ -105,6 +105,7 @@ impl Parts {
             Choice::Distributed => {
                 let redis = RedisOptions {
                     url: config.redis.url.clone(),
+                    ca_file: config.redis.ca_file(),
                     command_timeout: config.redis.command_timeout(),
                     connections: config.redis.connections,
                 };

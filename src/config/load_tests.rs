@@ -156,6 +156,15 @@ fn dangerous_identities_are_refused() {
 }
 
 #[test]
+fn an_authority_without_tls_is_refused() {
+    let file = |key| (key, "/etc/ca.pem");
+    let (redis, kafka, mysql) = (file("COUPON__REDIS__CA_FILE"), file("COUPON__KAFKA__CA_FILE"), file("COUPON__MYSQL__CA_FILE"));
+    assert_eq!(keys(from_env(&[redis, kafka, mysql])), ["redis.ca_file", "kafka.ca_file", "mysql.ca_file"]);
+    let config = from_env(&[redis, ("COUPON__REDIS__URL", "rediss://r:6380"), kafka, ("COUPON__KAFKA__TLS", "true")]).unwrap();
+    assert_eq!((config.redis.ca_file(), config.mysql.ca_file()), (Some("/etc/ca.pem".into()), None));
+}
+
+#[test]
 fn secrets_are_never_shown() {
     let config = from_env(&[
         ("COUPON__API__IDENTITY", "jwt"),

@@ -200,6 +200,7 @@ pub struct Redis {
     /// Holds a password: never log it; [`redact_url`] first.
     #[serde(serialize_with = "secret_url")]
     pub url: SecretString,
+    pub ca_file: PathBuf,
     pub command_timeout_ms: u64,
     pub connections: usize,
     pub gate_batch: usize,
@@ -209,6 +210,12 @@ impl Redis {
     #[must_use]
     pub const fn command_timeout(&self) -> Duration {
         Duration::from_millis(self.command_timeout_ms)
+    }
+
+    /// The certificate authority's file, if set.
+    #[must_use]
+    pub fn ca_file(&self) -> Option<PathBuf> {
+        set(&self.ca_file)
     }
 }
 

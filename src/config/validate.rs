@@ -186,11 +186,14 @@ impl Config {
         if self.kafka.topic == self.kafka.dead_letter_topic {
             faults.add("kafka.dead_letter_topic", "must differ from kafka.topic");
         }
-        for (key, file, tls) in
-            [("kafka.ca_file", self.kafka.ca_file(), self.kafka.tls), ("mysql.ca_file", self.mysql.ca_file(), self.mysql.tls)]
-        {
+        let redis_tls = redis.is_some_and(|(scheme, _)| scheme.starts_with("rediss"));
+        for (key, file, tls, wanted) in [
+            ("redis.ca_file", self.redis.ca_file(), redis_tls, "rediss:// in redis.url"),
+            ("kafka.ca_file", self.kafka.ca_file(), self.kafka.tls, "kafka.tls = true"),
+            ("mysql.ca_file", self.mysql.ca_file(), self.mysql.tls, "mysql.tls = true"),
+        ] {
             if file.is_some() && !tls {
-                faults.add(key, "has no effect without tls = true in the same section");
+                faults.add(key, format!("has no effect without {wanted}"));
             }
         }
         self.check_sasl(faults);

@@ -12,6 +12,7 @@ const FORBIDDEN_ROOMS: &[(&str, &[&str])] = &[
     ("journal", &["gate", "ledger", "api", "issuer", "follower", "consumer", "audit", "roles", "bootstrap", "cli"]),
     ("ledger", &["gate", "journal", "api", "issuer", "follower", "consumer", "audit", "roles", "bootstrap", "cli"]),
     ("redis", &["gate", "journal", "ledger", "api", "issuer", "follower", "consumer", "audit", "roles", "bootstrap", "cli"]),
+    ("tls", &["*"]),
     ("follower", &["gate", "api", "issuer", "consumer", "audit", "roles", "bootstrap", "cli"]),
     ("issuer", &["api", "consumer", "audit", "roles", "bootstrap", "cli"]),
     ("consumer", &["gate", "api", "issuer", "audit", "roles", "bootstrap", "cli"]),
@@ -27,6 +28,8 @@ const FORBIDDEN_ROOMS: &[(&str, &[&str])] = &[
 const VENDORS: &[(&str, &[&str])] = &[
     ("rskafka", &["journal/kafka"]),
     ("kafka_protocol", &["journal/kafka"]),
+    ("rsasl", &["journal/kafka"]),
+    ("tokio_rustls", &["journal/kafka"]),
     ("fred", &["redis.rs"]),
     ("diesel", &["ledger/", "journal/sqlite"]),
     ("diesel_async", &["ledger/"]),

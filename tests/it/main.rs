@@ -17,4 +17,5 @@ mod operations;
 mod outage;
 mod promise;
 mod runbook;
+mod secured;
 mod support;

@@ -1,6 +1,5 @@
 //! Clients of the brokers, and how to get new ones when something is wrong.
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -8,12 +7,11 @@ use std::time::{Duration, Instant};
 use rskafka::BackoffConfig;
 use rskafka::client::partition::{PartitionClient, UnknownTopicHandling};
 use rskafka::client::{Client, ClientBuilder, Credentials, SaslConfig};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use secrecy::ExposeSecret;
 
 use super::super::JournalError;
-use super::{KafkaOptions, KafkaSaslMechanism, KafkaTls, lock, unknown};
+use super::access::Access;
+use super::{KafkaOptions, KafkaSaslMechanism, lock, unknown};
 
 /// Failures in a row after which the whole client is built anew.
 const RENEW_AFTER: u32 = 3;
@@ -23,13 +21,11 @@ const CONNECTING: usize = 16;
 const PERMIT: Duration = Duration::from_millis(250);
 /// Clients of one link pool that are kept open while nobody uses them.
 const IDLE_LINKS: usize = 4;
-/// Where systems keep their certificate authorities.
-const SYSTEM_AUTHORITIES: [&str; 3] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// The client all connections are made from, replaced when it does not recover by itself.
 pub struct Cluster {
     options: Arc<KafkaOptions>,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    access: Access,
     current: Mutex<Arc<Client>>,
     /// A full listen queue costs a second (the packet is sent again): a few connections at a time.
     connecting: tokio::sync::Semaphore,
@@ -44,16 +40,19 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    pub async fn connect(options: Arc<KafkaOptions>) -> Result<Self, JournalError> {
-        let tls = options.tls.as_ref().map(tls).transpose()?;
-        let client = build(&options, tls.clone()).await?;
+    pub async fn connect(options: Arc<KafkaOptions>, access: Access) -> Result<Self, JournalError> {
+        let client = build(&options, access.tls()).await?;
         Ok(Self {
             options,
-            tls,
+            access,
             current: Mutex::new(Arc::new(client)),
             connecting: tokio::sync::Semaphore::new(CONNECTING),
             renewed: tokio::sync::Mutex::new(Instant::now()),
         })
+    }
+
+    pub const fn access(&self) -> &Access {
+        &self.access
     }
 
     pub fn client(&self) -> Arc<Client> {
@@ -93,7 +92,7 @@ impl Cluster {
         let mut renewed = self.renewed.lock().await;
         // Every partition fails in an outage: one new client serves them all.
         if renewed.elapsed() > Duration::from_secs(1) {
-            *lock(&self.current) = Arc::new(build(&self.options, self.tls.clone()).await?);
+            *lock(&self.current) = Arc::new(build(&self.options, self.access.tls()).await?);
             *renewed = Instant::now();
             tracing::info!("built a new kafka client");
         }
@@ -131,36 +130,6 @@ async fn build(options: &KafkaOptions, tls: Option<Arc<rustls::ClientConfig>>) -
         });
     }
     timed("connecting to kafka", options.call_timeout, builder.build()).await
-}
-
-fn tls(options: &KafkaTls) -> Result<Arc<rustls::ClientConfig>, JournalError> {
-    let file = match &options.ca_file {
-        Some(file) => file.clone(),
-        None => SYSTEM_AUTHORITIES
-            .iter()
-            .map(PathBuf::from)
-            .find(|file| Path::exists(file))
-            .ok_or_else(|| JournalError::Unknown("no certificate authorities found on this system: name a ca_file".into()))?,
-    };
-    let reading = format!("cannot read {}", file.display());
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(&file).map_err(|error| unknown(&reading, &error))? {
-        let certificate = certificate.map_err(|error| unknown(&reading, &error))?;
-        // A system's list may hold one this library does not understand; an own list may not.
-        match roots.add(certificate) {
-            Err(error) if options.ca_file.is_some() => return Err(unknown(&reading, &error)),
-            _ => {}
-        }
-    }
-    if roots.is_empty() {
-        return Err(JournalError::Unknown(format!("{reading}: no certificate in it")));
-    }
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| unknown("tls", &error))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
 }
 
 /// Connections to one partition for one purpose: a connection answers in order, so two calls at once need two.

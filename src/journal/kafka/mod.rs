@@ -3,6 +3,7 @@
 //! The client crate has no deadlines and retries without end: every call runs under a timeout here, and what timed out is taken
 //! to be *unknown*, never failed. Appending, fetching and offset look-ups each have their own connections.
 
+mod access;
 mod cluster;
 mod lane;
 #[cfg(test)]
@@ -11,7 +12,6 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use secrecy::SecretString;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use self::access::Access;
 use self::cluster::{Cluster, Links, timed};
 use self::lane::Lane;
 use self::wire::Wire;
@@ -120,7 +121,6 @@ pub struct KafkaJournal {
     reading: Vec<Reading>,
     dead_letters: Links,
     coordinator: tokio::sync::Mutex<Option<Wire>>,
-    said_no_progress: AtomicBool,
     tasks: TaskTracker,
     _stop: DropGuard,
 }
@@ -133,17 +133,28 @@ fn unknown(what: &str, error: &dyn std::fmt::Display) -> JournalError {
     JournalError::Unknown(format!("{what}: {error}"))
 }
 
+/// What an error says, to be told as a part of another.
+fn reason(error: JournalError) -> String {
+    match error {
+        JournalError::Unknown(text) => text,
+        other => other.to_string(),
+    }
+}
+
 impl KafkaJournal {
     /// Connects, creates the topics where they are missing, and logs a warning for each dangerous setting of the topic.
     ///
     /// Connections to partitions are made when they are first needed; see [`KafkaJournal::warm`].
     ///
     /// # Errors
-    /// [`JournalError::Unknown`]: no broker answered within `call_timeout`, a topic could not be created, or the certificate authorities
-    /// cannot be read.
+    /// [`JournalError::Unknown`]: no broker let us in within `call_timeout` (the error says why), a topic could not be created, or the
+    /// certificate authorities cannot be read.
     pub async fn connect(options: KafkaOptions) -> Result<Self, JournalError> {
         let options = Arc::new(options);
-        let cluster = Arc::new(Cluster::connect(Arc::clone(&options)).await?);
+        let access = Access::new(&options)?;
+        // Of our own first: the client crate tries again without end and never says why.
+        let wire = persist("connecting to kafka", options.call_timeout, || Wire::connect(&options.brokers, &access)).await?;
+        let cluster = Arc::new(Cluster::connect(Arc::clone(&options), access).await?);
         let partitions = topic(&cluster, &options, &options.topic, options.partitions).await?;
         topic(&cluster, &options, &options.dead_letter_topic, 1).await?;
         let stop = CancellationToken::new();
@@ -167,39 +178,13 @@ impl KafkaJournal {
             reading: (0..partitions).map(reading).collect(),
             dead_letters: Links::new(&options.dead_letter_topic, 0),
             coordinator: tokio::sync::Mutex::new(None),
-            said_no_progress: AtomicBool::new(false),
             tasks,
             _stop: stop.drop_guard(),
             cluster,
             options,
         };
-        journal.check_settings().await;
+        check_settings(wire, &journal.options).await;
         Ok(journal)
-    }
-
-    /// Group offsets and settings are asked on a plain connection of our own.
-    fn is_plain(&self) -> bool {
-        self.options.tls.is_none() && self.options.sasl.is_none()
-    }
-
-    async fn check_settings(&self) {
-        if !self.is_plain() {
-            tracing::warn!("the topic's settings are not checked over tls or sasl: see min.insync.replicas and retention yourself");
-            return;
-        }
-        let options = &self.options;
-        let settings = async {
-            let mut wire = Wire::connect(&options.brokers, &options.client_id).await?;
-            wire.settings(&options.topic).await
-        };
-        match timed("describing the topic", options.call_timeout, settings).await {
-            Ok(settings) => {
-                for danger in settings.dangers() {
-                    tracing::warn!(topic = %options.topic, "{danger}");
-                }
-            }
-            Err(error) => tracing::warn!(%error, topic = %options.topic, "the topic's settings could not be checked"),
-        }
     }
 
     fn reading(&self, partition: Partition) -> Result<&Reading, JournalError> {
@@ -229,6 +214,36 @@ impl KafkaJournal {
         }
         outcome
     }
+}
+
+async fn check_settings(mut wire: Wire, options: &KafkaOptions) {
+    match timed("describing the topic", options.call_timeout, wire.settings(&options.topic)).await {
+        Ok(settings) => {
+            for danger in settings.dangers() {
+                tracing::warn!(topic = %options.topic, "{danger}");
+            }
+        }
+        Err(error) => tracing::warn!(%error, topic = %options.topic, "the topic's settings could not be checked"),
+    }
+}
+
+/// Tries until it works or `limit` is over; the error is then that of the last try.
+async fn persist<T, F>(what: &str, limit: Duration, attempt: impl Fn() -> F) -> Result<T, JournalError>
+where
+    F: Future<Output = Result<T, JournalError>>,
+{
+    let mut last = JournalError::Unknown(format!("no answer within {limit:?}"));
+    let tries = async {
+        loop {
+            match attempt().await {
+                Ok(value) => return value,
+                Err(error) => last = error,
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let outcome = tokio::time::timeout(limit, tries).await;
+    outcome.map_err(|_| unknown(what, &reason(last)))
 }
 
 /// The number of partitions of the topic, which is created where it is missing.
@@ -342,42 +357,23 @@ impl Journal for KafkaJournal {
     }
 
     async fn report_progress(&self, next: &[(Partition, Offset)]) -> Result<(), JournalError> {
-        if !self.is_plain() {
-            if !self.said_no_progress.swap(true, Ordering::Relaxed) {
-                tracing::warn!("progress is not reported to the consumer group over tls or sasl: see the metric coupon_consumer_lag");
-            }
-            return Ok(());
-        }
         if next.is_empty() {
             return Ok(());
         }
-        let KafkaOptions { brokers, client_id, group, topic, call_timeout, .. } = &*self.options;
-        let mut last = JournalError::Unknown("no try".into());
-        let report = async {
+        let KafkaOptions { brokers, group, topic, call_timeout, .. } = &*self.options;
+        // A new cluster's coordinator takes a moment to be made.
+        persist("reporting progress", *call_timeout, || async {
             let mut kept = self.coordinator.lock().await;
-            // A new cluster's coordinator takes a moment to be made: the deadline ends the tries.
-            loop {
-                // Taken out for the call: a call that is cut off leaves no half-used connection behind.
-                let attempt = async {
-                    let mut wire = match kept.take() {
-                        Some(wire) => wire,
-                        None => Wire::coordinator(brokers, client_id, group).await?,
-                    };
-                    wire.commit(group, topic, next).await?;
-                    Ok(wire)
-                };
-                match attempt.await {
-                    Ok(wire) => {
-                        *kept = Some(wire);
-                        return;
-                    }
-                    Err(error) => last = error,
-                }
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        };
-        let reported = tokio::time::timeout(*call_timeout, report).await;
-        reported.map_err(|_| unknown("reporting progress", &last))
+            // Taken out for the call: a call that is cut off leaves no half-used connection behind.
+            let mut wire = match kept.take() {
+                Some(wire) => wire,
+                None => Wire::coordinator(brokers, self.cluster.access(), group).await?,
+            };
+            wire.commit(group, topic, next).await?;
+            *kept = Some(wire);
+            Ok(())
+        })
+        .await
     }
 
     async fn copy_dead_letter(&self, key: Vec<u8>, value: Vec<u8>) -> Result<(), JournalError> {

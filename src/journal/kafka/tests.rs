@@ -35,6 +35,21 @@ async fn connect(options: &KafkaOptions) -> KafkaJournal {
     KafkaJournal::connect(options.clone()).await.expect("a broker at COUPON_TEST_KAFKA or 127.0.0.1:19092")
 }
 
+/// The offsets that the group shows, of the first two partitions.
+async fn committed(journal: &KafkaJournal) -> Vec<(Partition, Offset)> {
+    let options = &journal.options;
+    let mut wire = Wire::coordinator(&options.brokers, journal.cluster.access(), &options.group).await.unwrap();
+    let topic = TopicName(StrBytes::from_string(options.topic.clone()));
+    let request = OffsetFetchRequest::default()
+        .with_group_id(GroupId(StrBytes::from_string(options.group.clone())))
+        .with_topics(Some(vec![OffsetFetchRequestTopic::default().with_name(topic).with_partition_indexes(vec![0, 1])]));
+    let answer = wire.call(&request, 5).await.unwrap();
+    let mut seen: Vec<_> =
+        answer.topics[0].partitions.iter().map(|partition| (partition.partition_index, partition.committed_offset)).collect();
+    seen.sort_unstable();
+    seen
+}
+
 async fn delete_topics(options: &KafkaOptions) {
     let client = ClientBuilder::new(options.brokers.clone()).build().await.unwrap();
     let controller = client.controller_client().unwrap();
@@ -89,16 +104,7 @@ async fn progress_is_seen_in_the_group_and_a_dead_letter_in_its_topic() {
     }
     journal.report_progress(&[(0, 0), (1, 2)]).await.unwrap();
     journal.report_progress(&[(1, 3)]).await.unwrap();
-    let mut wire = Wire::coordinator(&options.brokers, "coupon-test", &options.group).await.unwrap();
-    let topic = TopicName(StrBytes::from_string(options.topic.clone()));
-    let request = OffsetFetchRequest::default()
-        .with_group_id(GroupId(StrBytes::from_string(options.group.clone())))
-        .with_topics(Some(vec![OffsetFetchRequestTopic::default().with_name(topic).with_partition_indexes(vec![0, 1])]));
-    let answer = wire.call(&request, 5).await.unwrap();
-    let mut seen: Vec<_> =
-        answer.topics[0].partitions.iter().map(|partition| (partition.partition_index, partition.committed_offset)).collect();
-    seen.sort_unstable();
-    assert_eq!(seen, [(0, 0), (1, 3)]);
+    assert_eq!(committed(&journal).await, [(0, 0), (1, 3)]);
 
     journal.copy_dead_letter(b"key".to_vec(), b"letter".to_vec()).await.unwrap();
     let client = ClientBuilder::new(options.brokers.clone()).build().await.unwrap();
@@ -111,11 +117,88 @@ async fn progress_is_seen_in_the_group_and_a_dead_letter_in_its_topic() {
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_are_read() {
     let options = options(2);
-    let _journal = connect(&options).await;
-    let settings = Wire::connect(&options.brokers, "coupon-test").await.unwrap().settings(&options.topic).await.unwrap();
+    let journal = connect(&options).await;
+    let settings = Wire::connect(&options.brokers, journal.cluster.access()).await.unwrap().settings(&options.topic).await.unwrap();
     assert_eq!(settings.replicas, 1);
     assert!(settings.values.contains_key("min.insync.replicas"), "{settings:?}");
     delete_topics(&options).await;
+}
+
+const PASSWORD: &str = "coupon";
+const WRONG_PASSWORD: &str = "hunter2";
+
+/// The listener with TLS and SASL: `COUPON_TEST_KAFKA_SECURED`, by default 127.0.0.1:19097.
+fn secured(mechanism: KafkaSaslMechanism, password: &str) -> KafkaOptions {
+    KafkaOptions {
+        brokers: vec![std::env::var("COUPON_TEST_KAFKA_SECURED").unwrap_or_else(|_| "127.0.0.1:19097".into())],
+        tls: Some(KafkaTls { ca_file: Some(crate::tls::testing::authority()) }),
+        sasl: Some(KafkaSasl { mechanism, username: "coupon".into(), password: password.into() }),
+        ..options(2)
+    }
+}
+
+const MECHANISMS: [KafkaSaslMechanism; 3] = [KafkaSaslMechanism::Plain, KafkaSaslMechanism::ScramSha256, KafkaSaslMechanism::ScramSha512];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_mechanism_over_tls_appends_reports_progress_and_reads_settings() {
+    for mechanism in MECHANISMS {
+        let options = secured(mechanism, PASSWORD);
+        let journal = KafkaJournal::connect(options.clone()).await.unwrap();
+        journal.append(1, CouponId::random(), vec![7]).await.unwrap();
+        assert_eq!(suite::read(&journal, 1, 0, 1).await[0].value, [7]);
+        journal.report_progress(&[(0, 0), (1, 1)]).await.unwrap();
+        assert_eq!(committed(&journal).await, [(0, 0), (1, 1)], "{mechanism:?}");
+        let settings = Wire::connect(&options.brokers, journal.cluster.access()).await.unwrap().settings(&options.topic).await.unwrap();
+        assert!(settings.values.contains_key("retention.ms"), "{mechanism:?}: {settings:?}");
+        delete_topics(&KafkaOptions { brokers: self::options(2).brokers, ..options }).await;
+    }
+}
+
+/// What keeps us out, said within the call timeout.
+async fn kept_out(options: KafkaOptions) -> String {
+    let options = KafkaOptions { call_timeout: Duration::from_secs(3), ..options };
+    let (limit, started) = (options.call_timeout + Duration::from_millis(500), Instant::now());
+    let error = KafkaJournal::connect(options).await.unwrap_err().to_string();
+    assert!(started.elapsed() < limit, "{:?}: {error}", started.elapsed());
+    assert!(!error.contains(WRONG_PASSWORD), "{error}");
+    error
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_said_to_be_one_and_not_shown() {
+    for mechanism in MECHANISMS {
+        let options = secured(mechanism, WRONG_PASSWORD);
+        let error = kept_out(options.clone()).await;
+        for part in [options.brokers[0].as_str(), mechanism.name(), "user \"coupon\"", "uthentication failed"] {
+            assert!(error.contains(part), "{part} is missing: {error}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_nobody_vouches_for_is_refused_and_named() {
+    let stranger = Some(KafkaTls { ca_file: Some(crate::tls::testing::stranger()) });
+    let options = KafkaOptions { tls: stranger, ..secured(KafkaSaslMechanism::ScramSha512, PASSWORD) };
+    let error = kept_out(options.clone()).await;
+    assert!(error.contains(&options.brokers[0]) && error.contains("invalid peer certificate: UnknownIssuer"), "{error}");
+    let missing = Some(KafkaTls { ca_file: Some("/nowhere/ca.pem".into()) });
+    let error = kept_out(KafkaOptions { tls: missing, ..options }).await;
+    assert!(error.contains("kafka.ca_file") && error.contains("/nowhere/ca.pem"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_of_another_kind_is_an_error_in_time() {
+    let good = secured(KafkaSaslMechanism::Plain, PASSWORD);
+    for (what, options, why) in [
+        ("tls to a plain listener", KafkaOptions { brokers: options(1).brokers, ..good.clone() }, "tls: "),
+        ("plain to a listener with tls", KafkaOptions { tls: None, ..good.clone() }, "does this listener want tls"),
+        ("tls without sasl", KafkaOptions { sasl: None, ..good.clone() }, "does this listener want tls or sasl"),
+        ("neither to a listener with both", KafkaOptions { tls: None, sasl: None, ..good.clone() }, "does this listener want tls"),
+        ("sasl to a listener without", KafkaOptions { brokers: options(1).brokers, tls: None, ..good.clone() }, "PLAIN as user"),
+    ] {
+        let error = kept_out(options).await;
+        assert!(error.contains(why), "{what}: {error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

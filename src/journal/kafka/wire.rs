@@ -1,8 +1,10 @@
 //! The few requests the client crate does not have: group offsets without a group, topic configuration.
-//!
-//! Plain connections only: with TLS or SASL the service works but does not report progress.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+
+use futures_util::future::select_ok;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -14,9 +16,9 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::super::JournalError;
+use super::access::{Access, Stream};
 use super::unknown;
 use crate::domain::{Offset, Partition};
 
@@ -51,14 +53,19 @@ impl Request for DescribeConfigsRequest {
 }
 
 /// One connection to one broker. No call has a deadline of its own; one that was cut off leaves the connection unusable.
-#[derive(Debug)]
 pub struct Wire {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     client_id: StrBytes,
     correlation: i32,
 }
 
-fn text(text: &str) -> StrBytes {
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire").field("correlation", &self.correlation).finish_non_exhaustive()
+    }
+}
+
+pub fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
@@ -109,23 +116,24 @@ impl TopicSettings {
 }
 
 impl Wire {
-    /// Connects to the first broker that answers.
-    pub async fn connect(brokers: &[String], client_id: &str) -> Result<Self, JournalError> {
-        let mut last = JournalError::Unknown("no broker is named".into());
-        for broker in brokers {
-            match TcpStream::connect(broker).await {
-                Ok(stream) => {
-                    stream.set_nodelay(true).map_err(|error| unknown(broker, &error))?;
-                    return Ok(Self { stream, client_id: text(client_id), correlation: 0 });
-                }
-                Err(error) => last = unknown(broker, &error),
-            }
+    pub fn new(stream: Box<dyn Stream>, client_id: &str) -> Self {
+        Self { stream, client_id: text(client_id), correlation: 0 }
+    }
+
+    /// A connection to the first broker that lets us in: all are tried at once, for one that is silent must not keep the others waiting.
+    pub async fn connect(brokers: &[String], access: &Access) -> Result<Self, JournalError> {
+        if brokers.is_empty() {
+            return Err(JournalError::Unknown("no broker is named".into()));
         }
-        Err(last)
+        select_ok(brokers.iter().map(|broker| Box::pin(access.enter(broker)))).await.map(|(wire, _)| wire)
     }
 
     pub async fn call<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response, JournalError> {
-        let failed = |error: &dyn std::fmt::Display| unknown("kafka request", error);
+        let failed = |error: &dyn fmt::Display| unknown("kafka request", error);
+        let cut = |error: io::Error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => failed(&"the broker hung up: does this listener want tls or sasl?"),
+            _ => failed(&error),
+        };
         self.correlation = self.correlation.wrapping_add(1);
         let header = RequestHeader::default()
             .with_request_api_key(R::KEY)
@@ -137,11 +145,13 @@ impl Wire {
         request.encode(&mut frame, version).map_err(|error| failed(&error))?;
         let length = i32::try_from(frame.len() - 4).map_err(|error| failed(&error))?;
         frame[..4].copy_from_slice(&length.to_be_bytes());
-        self.stream.write_all(&frame).await.map_err(|error| failed(&error))?;
-        let length = self.stream.read_i32().await.map_err(|error| failed(&error))?;
-        let length = usize::try_from(length).ok().filter(|length| *length <= MAX_ANSWER).ok_or_else(|| failed(&"bad length"))?;
+        self.stream.write_all(&frame).await.map_err(cut)?;
+        self.stream.flush().await.map_err(cut)?;
+        let length = self.stream.read_i32().await.map_err(cut)?;
+        let length = usize::try_from(length).ok().filter(|length| *length <= MAX_ANSWER);
+        let length = length.ok_or_else(|| failed(&"not an answer of kafka: does this listener want tls?"))?;
         let mut answer = vec![0; length];
-        self.stream.read_exact(&mut answer).await.map_err(|error| failed(&error))?;
+        self.stream.read_exact(&mut answer).await.map_err(cut)?;
         let mut answer = tokio_util::bytes::Bytes::from(answer);
         let header = ResponseHeader::decode(&mut answer, R::Response::header_version(version)).map_err(|error| failed(&error))?;
         if header.correlation_id != self.correlation {
@@ -151,12 +161,12 @@ impl Wire {
     }
 
     /// A connection to the group's coordinator, found through any broker.
-    pub async fn coordinator(brokers: &[String], client_id: &str, group: &str) -> Result<Self, JournalError> {
-        let mut any = Self::connect(brokers, client_id).await?;
+    pub async fn coordinator(brokers: &[String], access: &Access, group: &str) -> Result<Self, JournalError> {
+        let mut any = Self::connect(brokers, access).await?;
         let request = FindCoordinatorRequest::default().with_key(text(group)).with_key_type(0);
         let answer = any.call(&request, 3).await?;
         check("finding the group's coordinator", answer.error_code)?;
-        Self::connect(&[format!("{}:{}", answer.host.as_str(), answer.port)], client_id).await
+        access.enter(&format!("{}:{}", answer.host.as_str(), answer.port)).await
     }
 
     /// Stores offsets for a group that has no members.

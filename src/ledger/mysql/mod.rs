@@ -48,7 +48,7 @@ impl MysqlLedger {
     /// before its database.
     ///
     /// # Errors
-    /// [`LedgerError::Schema`] when the URL cannot be read.
+    /// [`LedgerError::Schema`] when the URL or the certificate authorities cannot be read.
     pub fn connect(options: MysqlOptions) -> Result<Self, LedgerError> {
         Ok(Self { query_timeout: options.query_timeout, pool: Pool::new(options)? })
     }

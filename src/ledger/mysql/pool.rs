@@ -15,6 +15,7 @@ use crate::domain::EpochMillis;
 use crate::ledger::LedgerError;
 use crate::ledger::errors::{self, Diagnosis, Fault};
 use crate::ledger::session::{Answer, Command, Control, Query, Session};
+use crate::tls;
 
 /// A connection idle for longer is asked whether it still lives.
 const TRUST: Duration = Duration::from_secs(10);
@@ -169,6 +170,8 @@ impl Pool {
         if wants_tls {
             let mut ssl = given.unwrap_or_else(SslOpts::default);
             if let Some(ca) = options.tls_ca {
+                // Read again for every connection: a file that cannot be read is said now, not taken for a database that is away.
+                tls::client_config(Some(&ca)).map_err(|error| LedgerError::Schema(format!("mysql.ca_file: {error}")))?;
                 ssl = ssl.with_root_certs(vec![ca.into()]);
             }
             builder = builder.ssl_opts(ssl);

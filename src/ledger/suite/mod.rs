@@ -221,6 +221,24 @@ async fn tls_that_cannot_be_trusted_is_refused() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_connects_to_whom_the_authorities_vouch_for_and_says_why_not_else() {
+    for kind in [Kind::Mysql, Kind::Mariadb] {
+        with(Bench::migrated(kind).await, |bench| async move {
+            let Raw::Mysql { url, .. } = &bench.raw else { unreachable!() };
+            let with_ca = |file| MysqlLedger::connect(MysqlOptions { require_tls: true, tls_ca: Some(file), ..options(url) });
+            let trusting = with_ca(crate::tls::testing::authority()).unwrap();
+            assert_eq!(trusting.positions().await.unwrap().len(), usize::try_from(PARTITIONS).unwrap());
+            let error = with_ca(crate::tls::testing::stranger()).unwrap().positions().await.unwrap_err();
+            let text = error.to_string();
+            assert!(matches!(error, LedgerError::Down(_)) && text.contains("UnknownIssuer"), "{text}");
+            let error = with_ca("/nowhere/ca.pem".into()).unwrap_err().to_string();
+            assert!(error.contains("mysql.ca_file") && error.contains("/nowhere/ca.pem"), "{error}");
+        })
+        .await;
+    }
+}
+
 async fn slow_calls_leave_the_pool(kind: Kind) {
     with(Bench::migrated(kind).await, |bench| async move {
         let Raw::Mysql { url, .. } = &bench.raw else { unreachable!() };

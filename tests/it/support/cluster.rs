@@ -41,8 +41,8 @@ impl Stack {
         env.insert("STACK_MYSQL_PORT".to_owned(), free_port().to_string());
         let mut brokers = Vec::new();
         for infix in ["", "2_", "3_"] {
-            let ports = [free_port(), free_port(), free_port(), free_port()];
-            for (kind, port) in ["", "PROXIED_", "PROXY_", "CONTROLLER_"].iter().zip(ports) {
+            let ports = [free_port(), free_port(), free_port(), free_port(), free_port()];
+            for (kind, port) in ["", "PROXIED_", "PROXY_", "CONTROLLER_", "SECURED_"].iter().zip(ports) {
                 env.insert(format!("STACK_KAFKA_{infix}{kind}PORT"), port.to_string());
             }
             brokers.push((ports[0], ports[1], ports[2]));

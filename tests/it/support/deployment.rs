@@ -101,6 +101,15 @@ pub fn server(variable: &str, default: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| default.to_owned())
 }
 
+/// The certificate authority of the local stack: in the folder `COUPON_TEST_TLS_DIR`, or where the stack's script says.
+fn authority() -> String {
+    let folder = std::env::var("COUPON_TEST_TLS_DIR").unwrap_or_else(|_| {
+        let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/stack.sh")).arg("tls-dir").output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    });
+    format!("{folder}/ca.pem")
+}
+
 impl Deployment {
     pub async fn new(parts: Parts) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -166,6 +175,27 @@ impl Deployment {
             .spawn()
             .unwrap();
         Process { child, api: format!("http://127.0.0.1:{api}"), ops: format!("http://127.0.0.1:{ops}"), log }
+    }
+
+    /// Every server over TLS, kafka with a password too; the authority is the stack's.
+    pub fn secure(&mut self) {
+        let authority = authority();
+        let brokers = server("COUPON_TEST_KAFKA_SECURED", "127.0.0.1:19097");
+        let redis = server("COUPON_TEST_REDIS_TLS", "rediss://127.0.0.1:16380");
+        for (key, value) in [
+            ("REDIS__URL", redis.as_str()),
+            ("REDIS__CA_FILE", &authority),
+            ("KAFKA__BROKERS", &brokers),
+            ("KAFKA__TLS", "true"),
+            ("KAFKA__CA_FILE", &authority),
+            ("KAFKA__SASL_MECHANISM", "scram-sha-512"),
+            ("KAFKA__SASL_USERNAME", "coupon"),
+            ("KAFKA__SASL_PASSWORD", "coupon"),
+            ("MYSQL__TLS", "true"),
+            ("MYSQL__CA_FILE", &authority),
+        ] {
+            self.env.insert(format!("COUPON__{key}"), value.to_owned());
+        }
     }
 
     pub fn command(&self, args: &[&str]) -> std::process::Output {
