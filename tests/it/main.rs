@@ -9,6 +9,7 @@ mod distributed;
 mod embedded;
 mod faults;
 mod identity;
+mod model;
 mod operations;
 mod promise;
 mod support;
