@@ -87,7 +87,7 @@ impl Scene {
         let api = &mut state.apis[at];
         let no = match api.standing(user) {
             Standing::Unknown => return,
-            Standing::Holder(sequence) => return self.yes(state, user, sequence),
+            Standing::Holder(sequence) => return Self::yes(state, user, sequence),
             Standing::No(refusal) => refusal,
             Standing::Open => {
                 if self.fresh(api, Guard::AskedOnlyWhileFresh) {
@@ -97,7 +97,7 @@ impl Scene {
             }
             Standing::Over => match state.ledger.roster(self.guards, Guard::LoadCountsDeadLetters).user(user) {
                 0 => Refusal::Closed,
-                sequence if sequence > 0 => return self.yes(state, user, sequence),
+                sequence if sequence > 0 => return Self::yes(state, user, sequence),
                 _ => Refusal::Revoked,
             },
         };
@@ -110,7 +110,7 @@ impl Scene {
     pub(super) fn answer_on_acknowledgement(&self, state: &mut State, at: usize, user: User) {
         let sequence = state.apis[at].roster.next_sequence;
         *state.apis[at].request(user) = Request::NONE;
-        self.yes(state, user, sequence);
+        Self::yes(state, user, sequence);
     }
 
     /// Without the guard: the gate said Full, and that is taken for an answer.
@@ -121,8 +121,7 @@ impl Scene {
     }
 
     /// ACCEPTED or `ALREADY_ISSUED`.
-    #[expect(clippy::unused_self, reason = "beside `no`")]
-    fn yes(&self, state: &mut State, user: User, sequence: Number) {
+    fn yes(state: &mut State, user: User, sequence: Number) {
         let told = &mut state.told.sequence[usize::from(user)];
         let letter = state.ledger.letters[usize::from(user)];
         if *told != 0 && *told != sequence && !(letter.given_up() && letter.sequence == *told) {
@@ -180,7 +179,7 @@ impl Scene {
                 let since = api.request(user).since;
                 *api.request(user) = Request::NONE;
                 match decision {
-                    Decision::Won(sequence) | Decision::Already(sequence) => self.yes(state, user, sequence),
+                    Decision::Won(sequence) | Decision::Already(sequence) => Self::yes(state, user, sequence),
                     // Decided in the log itself: no freshness is needed.
                     Decision::Refused(refusal) => self.no(state, user, refusal, since),
                     _ => {}

@@ -64,7 +64,7 @@ impl Scene {
         broken.then_some(Broken::YesNotKept)
     }
 
-    /// CLOSED is final, and what an admin was told is done stays done until the next change.
+    /// CLOSED is final, no change leaves less stock than is issued, and what an admin was told is done stays done until the next change.
     fn changes(&self, state: &State) -> Option<Broken> {
         if self.wishes.is_empty() {
             return None;
@@ -78,6 +78,9 @@ impl Scene {
                 return Some(Broken::Reopened);
             }
             closed = is_closed;
+        }
+        if now.issued > now.terms.total {
+            return Some(Broken::OverIssued);
         }
         let told = state.told.change?;
         let undone = now.terms.version < told.version || (now.terms.version == told.version && now.terms != told);
@@ -93,9 +96,12 @@ impl Scene {
 
     /// P4: from a quiet state everybody asks at one API, with the gate against them: each gets an answer that is final, and no slot is left.
     fn slots(&self, state: &State) -> Option<Broken> {
-        let waits = |phase: Phase| phase != Phase::None;
-        let quiet = state.ledger.next == state.end() && !state.apis.iter().any(|api| api.requests.iter().any(|request| waits(request.phase)));
-        let leaks = quiet && (0..state.apis.len()).any(|at| self.asking[at] > 0 && self.leaks_at(state, at));
+        if self.blind_to.contains(&Broken::SlotLeaks) {
+            return None;
+        }
+        let drained = !self.drains || state.ledger.next == state.end();
+        let quiet = drained && state.apis.iter().all(|api| api.requests.iter().all(|request| request.phase == Phase::None));
+        let leaks = quiet && (0..self.apis).any(|at| self.asking[at] > 0 && self.leaks_at(state, at));
         leaks.then_some(Broken::SlotLeaks)
     }
 

@@ -1,6 +1,7 @@
 //! The rule in a few bytes, with its guards as switches; with all of them on it is [`coupon_svc::domain::Roster`], as the test below shows.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use coupon_svc::domain::{self, Refusal, Status};
 
@@ -14,12 +15,18 @@ pub type User = u8;
 /// The numbers of a model are small and signed like the real ones.
 pub type Number = i8;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Terms {
     pub version: Number,
     pub total: Number,
     /// `Status` has no order.
     pub status: Life,
+}
+
+impl fmt::Debug for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "version {}, total {}, {:?}", self.version, self.total, self.status)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,7 +56,7 @@ pub enum Decision {
 }
 
 /// One coupon as the log decides it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Roster {
     /// Version 0: not created.
     pub terms: Terms,

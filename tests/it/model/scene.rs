@@ -3,7 +3,7 @@
 use super::api::Wish;
 use super::guards::{Guard, Guards};
 use super::rule::{Record, Terms, User};
-use super::state::{Api, ApiLife, Broken, Consumer, Left, Ledger, LetterState, Offset, Phase, Request, STALE, State, Told};
+use super::state::{Api, ApiLife, Broken, Consumer, Ledger, Left, LetterState, Offset, Phase, Request, STALE, State, Told};
 
 /// Records a consumer takes at a time, at most.
 const BATCH: Offset = 2;
@@ -15,16 +15,17 @@ pub struct Scene {
     pub guards: Guards,
     /// What the log begins with.
     pub log: Vec<Record>,
-    /// What is sent and may land at any time.
+    /// What others sent and may land at any time, in any order; sorted.
     pub in_flight: Vec<Record>,
     /// How many users ask at each of the APIs.
     pub asking: [u8; 2],
-    /// Which of the APIs run; the others may start, once.
-    pub up: [bool; 2],
-    /// Records that somebody else may append.
-    pub others: Vec<Record>,
+    /// APIs of the scene; they all run at first, or all have yet to start.
+    pub apis: usize,
+    pub up: bool,
     /// Changes that an admin may ask for at either API.
     pub wishes: Vec<Wish>,
+    /// Whether the ledger is written during the scene, or only once all is quiet.
+    pub drains: bool,
     /// Owners at once; 0: the log is drained record by record, each in one step.
     pub consumers: usize,
     pub left: Left,
@@ -39,7 +40,6 @@ pub enum Step {
     Lands(Record),
     /// A copy of an append lands late.
     LandsAgain(Record),
-    OtherAppends(Record),
     /// `Issuer::issue` begins.
     Issue(usize, User),
     BarrierPassed(usize, User, Offset),
@@ -97,7 +97,7 @@ impl Scene {
         State {
             log: self.log.clone(),
             in_flight: self.in_flight.clone(),
-            apis: self.up.map(|up| if up { Api::new() } else { Api::down() }),
+            apis: [if self.up { Api::new() } else { Api::down() }; 2],
             consumers: [Consumer::Away; 2],
             ledger: Ledger::default(),
             told: Told::default(),
@@ -122,16 +122,13 @@ impl Scene {
                 }
             }
         }
-        if state.left.appends > 0 {
-            steps.extend(self.others.iter().copied().map(Step::OtherAppends));
-        }
         if state.left.half_seconds > 0 {
             steps.push(Step::HalfSecondPasses);
         }
-        for at in 0..state.apis.len() {
+        for at in 0..self.apis {
             self.api_steps(state, at, &mut steps);
         }
-        if self.consumers == 0 && state.ledger.next < state.end() {
+        if self.drains && self.consumers == 0 && state.ledger.next < state.end() {
             let roster = state.ledger.roster(self.guards, Guard::LoadCountsDeadLetters);
             self.write_steps(state, (state.ledger.next, state.ledger.next + 1), roster, Step::Drains, &mut steps);
         }
@@ -254,10 +251,6 @@ impl Scene {
             }
             Step::LandsAgain(record) => {
                 state.left.copies -= 1;
-                state.log.push(record);
-            }
-            Step::OtherAppends(record) => {
-                state.left.appends -= 1;
                 state.log.push(record);
             }
             Step::Issue(at, user) => self.issue(&mut state, at, user),

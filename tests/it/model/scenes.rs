@@ -21,18 +21,19 @@ fn scene(name: &'static str) -> Scene {
         log: vec![terms(1, 1)],
         in_flight: Vec::new(),
         asking: [0, 0],
-        up: [true, true],
-        others: Vec::new(),
+        apis: 1,
+        up: true,
         wishes: Vec::new(),
+        drains: true,
         consumers: 0,
         left: Left::default(),
         blind_to: Vec::new(),
     }
 }
 
-/// Two users at two APIs, a gate that says what it likes, appends that are late, lost and doubled, an API that dies.
+/// Two users at two APIs, a gate that says what it likes, appends that are late, lost and doubled.
 pub fn answers() -> Scene {
-    Scene { asking: [2, 2], left: Left { appends: 3, copies: 1, crashes: 1, ..Left::default() }, ..scene("answers") }
+    Scene { apis: 2, asking: [2, 2], drains: false, left: Left { appends: 2, copies: 1, ..Left::default() }, ..scene("answers") }
 }
 
 /// Three users and a stock of two at one API.
@@ -40,8 +41,20 @@ pub fn crowd() -> Scene {
     Scene {
         log: vec![terms(1, 2)],
         asking: [3, 0],
-        left: Left { appends: 4, copies: 1, crashes: 1, ..Left::default() },
+        drains: false,
+        left: Left { appends: 4, copies: 1, ..Left::default() },
         ..scene("crowd")
+    }
+}
+
+/// A user asks at two APIs, one of which dies and starts from the ledger.
+pub fn deaths() -> Scene {
+    Scene {
+        apis: 2,
+        asking: [1, 1],
+        in_flight: vec![issue(1)],
+        left: Left { appends: 1, copies: 1, crashes: 1, ..Left::default() },
+        ..scene("deaths")
     }
 }
 
@@ -49,19 +62,20 @@ pub fn crowd() -> Scene {
 pub fn freshness() -> Scene {
     Scene {
         asking: [1, 0],
-        up: [true, false],
-        others: vec![issue(0), issue(1), terms(2, 2)],
-        left: Left { appends: 3, half_seconds: 3, ..Left::default() },
+        in_flight: vec![issue(0), issue(1), terms(2, 2)],
+        drains: false,
+        left: Left { appends: 1, half_seconds: 3, ..Left::default() },
         ..scene("freshness")
     }
 }
 
-/// A coupon that is just being created while it is asked for.
+/// A coupon that is just being created while it is asked for at two APIs.
 pub fn creation() -> Scene {
     Scene {
         log: Vec::new(),
         in_flight: vec![terms(1, 1)],
-        asking: [2, 1],
+        apis: 2,
+        asking: [1, 1],
         left: Left { appends: 2, copies: 1, crashes: 1, ..Left::default() },
         ..scene("creation")
     }
@@ -70,10 +84,10 @@ pub fn creation() -> Scene {
 /// An API starts from the ledger at any time, while it is being written.
 pub fn starts() -> Scene {
     Scene {
+        up: false,
         asking: [2, 0],
-        up: [false, false],
-        others: vec![issue(0), issue(1), terms(2, 2)],
-        left: Left { appends: 4, crashes: 1, refusals: 1, ..Left::default() },
+        in_flight: vec![issue(0), issue(1), terms(2, 2)],
+        left: Left { appends: 1, refusals: 1, ..Left::default() },
         ..scene("starts")
     }
 }
@@ -81,42 +95,54 @@ pub fn starts() -> Scene {
 /// Two owners of the partition at once, and rows that the database refuses.
 pub fn owners() -> Scene {
     Scene {
-        up: [false, false],
-        others: vec![issue(0), issue(1), terms(2, 2)],
+        log: vec![terms(1, 2)],
+        apis: 0,
+        in_flight: vec![issue(0), issue(0), issue(1), terms(2, 3)],
         consumers: 2,
-        left: Left { appends: 3, copies: 1, refusals: 1, ..Left::default() },
+        left: Left { appends: 1, refusals: 1, ..Left::default() },
         ..scene("owners")
     }
 }
 
-/// Dead letters are replayed and abandoned, at once and again.
+/// Dead letters are replayed and abandoned while a late copy lands.
 pub fn dead_letters() -> Scene {
     Scene {
         asking: [1, 0],
-        others: vec![issue(0), issue(1)],
-        consumers: 1,
-        left: Left { appends: 4, copies: 1, refusals: 1, ..Left::default() },
+        in_flight: vec![issue(0), issue(1)],
+        left: Left { appends: 1, copies: 1, refusals: 1, ..Left::default() },
         ..scene("dead letters")
     }
 }
 
-/// Admins change one coupon at two APIs at once.
+/// One user's win is taken back while everything lands twice.
+pub fn revocations() -> Scene {
+    Scene {
+        asking: [1, 0],
+        in_flight: vec![issue(0)],
+        left: Left { appends: 1, copies: 2, refusals: 1, ..Left::default() },
+        ..scene("revocations")
+    }
+}
+
+/// Admins change one coupon at two APIs at once, both somewhere behind in the log.
 pub fn changes() -> Scene {
     Scene {
-        log: vec![terms(1, 2)],
-        others: vec![issue(0), issue(1)],
+        log: vec![terms(1, 2), issue(0), issue(1)],
+        apis: 2,
         wishes: vec![Wish::Pause, Wish::Open, Wish::Close, Wish::Restock, Wish::LowerToOne],
-        left: Left { appends: 4, copies: 1, ..Left::default() },
+        drains: false,
+        left: Left { appends: 2, copies: 1, ..Left::default() },
         ..scene("changes")
     }
 }
 
-/// A closed coupon is unloaded while late copies still land.
+/// A closed coupon is unloaded while a late copy of its first terms lands.
 pub fn unloading() -> Scene {
     Scene {
-        asking: [2, 0],
+        asking: [1, 0],
+        in_flight: vec![issue(1)],
         wishes: vec![Wish::Close],
-        left: Left { appends: 3, copies: 2, crashes: 1, refusals: 1, unloads: 1, ..Left::default() },
+        left: Left { appends: 2, copies: 1, crashes: 1, unloads: 1, ..Left::default() },
         ..scene("unloading")
     }
 }

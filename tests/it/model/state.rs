@@ -44,7 +44,7 @@ pub struct Told {
     pub change: Option<Terms>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Api {
     pub life: ApiLife,
     /// First offset not applied.
@@ -61,7 +61,7 @@ pub struct Api {
     pub change: Option<Terms>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ApiLife {
     Down,
     /// Only without the guard: positions were read, rows were not.
@@ -97,7 +97,7 @@ impl Api {
 }
 
 /// One user's request at one API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Request {
     pub phase: Phase,
     /// A "no" to it must have been true at some length of the log from here on.
@@ -108,7 +108,7 @@ impl Request {
     pub const NONE: Self = Self { phase: Phase::None, since: 0 };
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Phase {
     None,
     /// Unknown coupon: waits until this end is applied.
@@ -118,7 +118,7 @@ pub enum Phase {
 }
 
 /// A worker and the partition: what it remembers without owning anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Consumer {
     /// Knows nothing.
     Away,
@@ -170,13 +170,7 @@ impl Letter {
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self {
-            next: 0,
-            coupon: Roster::default(),
-            rows: [0; USERS],
-            revocations: [0; USERS],
-            letters: [Letter::default(); USERS],
-        }
+        Self { next: 0, coupon: Roster::default(), rows: [0; USERS], revocations: [0; USERS], letters: [Letter::default(); USERS] }
     }
 }
 
