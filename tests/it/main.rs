@@ -13,6 +13,7 @@ mod faults;
 mod identity;
 #[cfg(feature = "kill-points")]
 mod kill_points;
+mod model;
 mod operations;
 mod outage;
 mod promise;
