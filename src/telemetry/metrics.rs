@@ -28,6 +28,7 @@ pub struct Metrics {
     pub dead_letters: IntGaugeVec,
     /// `coupon_audit_violations{kind}`
     pub audit_violations: IntGaugeVec,
+    pub audit_last_timestamp_seconds: Gauge,
     /// `coupon_pool_connections{state}`: `in_use`, `open`
     pub pool_connections: IntGaugeVec,
     /// `coupon_http_requests_total{route,status}`
@@ -104,8 +105,12 @@ impl Metrics {
             limiter_wait_seconds_total: add!(Counter::new("coupon_limiter_wait_seconds_total", "Seconds batches waited for permits")),
             dead_letters: add!(IntGaugeVec::new(Opts::new("coupon_dead_letters", "Dead letters by state"), &["state"])),
             audit_violations: add!(IntGaugeVec::new(
-                Opts::new("coupon_audit_violations", "Violations the last background check found, by kind"),
+                Opts::new("coupon_audit_violations", "Violations by kind that the last check of each owned partition found"),
                 &["kind"]
+            )),
+            audit_last_timestamp_seconds: add!(Gauge::new(
+                "coupon_audit_last_timestamp_seconds",
+                "When this process last finished an audit of all its partitions, seconds since the epoch"
             )),
             pool_connections: add!(IntGaugeVec::new(
                 Opts::new("coupon_pool_connections", "Connections to the ledger's database"),

@@ -83,7 +83,7 @@ pub(super) async fn an_abandoned_win_is_revoked_by_the_commit(bench: Arc<Bench>)
     assert_eq!(bench.ledger.dead_letter(id).await.unwrap().unwrap().state, DeadLetterState::Abandoned);
     assert_eq!(bench.ledger.abandon(id).await.unwrap().unwrap().state, DeadLetterState::Abandoned);
     assert_eq!(state_of_poison(&bench, coupon).await, Some(UserState::Revoked(2)));
-    assert_eq!(bench.ledger.audit_view(0, None).await.unwrap().revocations, [RevocationRow { won_offset: 1, ..row }]);
+    assert_eq!(bench.ledger.audit_view(0, None, usize::MAX).await.unwrap().unwrap().revocations, [RevocationRow { won_offset: 1, ..row }]);
     assert_eq!(bench.ledger.self_check().await.unwrap(), Vec::new());
 }
 
