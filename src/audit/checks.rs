@@ -52,10 +52,10 @@ const fn holds(state: DeadLetterState) -> bool {
 /// Compares one partition and adds what it finds to the report.
 pub fn compare(partition: Partition, view: &AuditView, log: &FromLog, only: Option<CouponId>, report: &mut Report) {
     let (next, begin, end) = (view.position.next, log.bounds.begin, log.bounds.end);
-    let standing = match log.standing {
+    let standing = match &log.standing {
         Standing::Agrees => None,
         Standing::Moved(offset) => {
-            let kind = if next > offset { Kind::OffsetAhead } else { Kind::OffsetBehind };
+            let kind = if next > *offset { Kind::OffsetAhead } else { Kind::OffsetBehind };
             Some((kind, format!("partition {partition}: the ledger's next offset is {next}, its tables are of offset {offset}")))
         }
         Standing::Truncated => {
@@ -64,6 +64,7 @@ pub fn compare(partition: Partition, view: &AuditView, log: &FromLog, only: Opti
         Standing::Replaced => {
             Some((Kind::JournalReplaced, format!("partition {partition}: the record below offset {next} is not the one the ledger read")))
         }
+        Standing::Damaged(reason) => Some((Kind::JournalDamaged, format!("partition {partition}: {reason}"))),
     };
     report.journal.extend(standing.map(|(kind, detail)| Violation { kind, coupon_id: None, user_id: None, detail }));
     // Another log proves nothing about these rows.

@@ -67,6 +67,8 @@ kinds! {
     OffsetBehind = "offset_behind",
     /// the journal lost records that the ledger read, or deleted some that it did not read
     JournalTruncated = "journal_truncated",
+    /// the journal skips records
+    JournalDamaged = "journal_damaged",
     /// the journal is not the one that the ledger read
     JournalReplaced = "journal_replaced",
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::checks;
 use crate::domain::{Body, CouponId, Decision, Decoded, Offset, Partition, Roster, Sequence, UserId, decode, fingerprint};
-use crate::journal::{Bounds, Journal};
+use crate::journal::{Bounds, Journal, JournalError};
 use crate::ledger::{AuditView, Position};
 
 const FETCH_BYTES: usize = 1 << 20;
@@ -55,7 +55,7 @@ impl Pace {
 }
 
 /// How the log stands to the ledger's next offset, by the fingerprint of the record below it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Standing {
     /// The record is the one that the ledger read.
     Agrees,
@@ -65,6 +65,8 @@ pub(super) enum Standing {
     Truncated,
     /// Another record is there.
     Replaced,
+    /// The log has gaps.
+    Damaged(String),
 }
 
 /// What the log says, in two cuts: up to where the ledger read (must equal the tables), and to its end (what is still unwritten).
@@ -145,7 +147,13 @@ async fn read(
     let mut next = bounds.begin;
     // Past the cut only for what is unwritten, or for the record that the ledger did read.
     while next < bounds.end && (next < cut || reading.to_end || log.standing != Standing::Agrees) {
-        let fetched = journal.fetch(partition, next, FETCH_BYTES, Duration::from_secs(1)).await.context("failed to read the journal")?;
+        let fetched = match journal.fetch(partition, next, FETCH_BYTES, Duration::from_secs(1)).await {
+            Err(JournalError::Damaged(reason)) => {
+                log.standing = Standing::Damaged(reason);
+                return Ok((log, None));
+            }
+            outcome => outcome.context("failed to read the journal")?,
+        };
         if fetched.records.is_empty() {
             bail!("partition {partition}: no record at offset {next} below the end {}", bounds.end);
         }

@@ -238,7 +238,7 @@ pub struct Page<K> {
     pub after: Option<K>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplayOutcome {
     Replayed,
     NotFound,
@@ -246,6 +246,8 @@ pub enum ReplayOutcome {
     State(DeadLetterState),
     /// Nothing to write: the message could not be read.
     NotAWin,
+    /// The database refuses the row again, for this reason: the letter stays open.
+    Refused(String),
 }
 
 /// Why a ledger call failed. Each asks for another answer of the caller.

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests wait and kill")]
 
 mod architecture;
+mod audit;
 mod distributed;
 mod embedded;
 mod faults;

@@ -3,6 +3,7 @@
 mod crowd;
 mod deployment;
 mod proxy;
+mod tables;
 
 pub use crowd::{ask, crowd, users};
 pub use deployment::{Deployment, Parts, Process};
