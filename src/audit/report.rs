@@ -1,5 +1,6 @@
 //! What the audit says, for people and for scripts.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
@@ -72,9 +73,9 @@ impl Report {
         self.coupons.into_iter().flat_map(|coupon| coupon.violations).chain(self.journal).chain(self.tables).collect()
     }
 
-    /// Whether something was found wrong with this coupon.
+    /// Whether the comparison with the log found something wrong with this coupon.
     pub(crate) fn is_faulty(&self, coupon: CouponId) -> bool {
-        self.all().any(|violation| violation.coupon_id == Some(coupon))
+        self.coupons.iter().any(|report| report.coupon_id == coupon && !report.violations.is_empty())
     }
 }
 
@@ -90,6 +91,9 @@ impl fmt::Display for Report {
         }
         for violation in self.journal.iter().chain(&self.tables) {
             writeln!(f, "VIOLATION {}: {}", violation.kind.as_str(), violation.detail)?;
+        }
+        for kind in self.all().map(|violation| violation.kind).collect::<BTreeSet<_>>() {
+            writeln!(f, "{}: {}", kind.as_str(), kind.meaning())?;
         }
         if self.clean {
             write!(f, "clean: {} coupons recomputed from the journal agree with the ledger", self.coupons.len())

@@ -133,3 +133,23 @@ impl Metrics {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// Names of ours in a text, without what Prometheus adds to histograms.
+    fn names(text: &str) -> BTreeSet<&str> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("coupon_"));
+        words.map(|word| ["_bucket", "_sum", "_count"].iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word)).collect()
+    }
+
+    #[test]
+    fn every_metric_of_the_alerts_is_there() {
+        let shipped = include_str!("metrics.rs").split("#[cfg(test)]\nmod tests").next().unwrap();
+        let named = names(include_str!("../../dashboards/alerts.yml"));
+        assert!(named.contains("coupon_audit_violations") && named.contains("coupon_dead_letters"), "{named:?}");
+        let missing: Vec<_> = named.into_iter().filter(|name| !shipped.contains(&format!("\"{name}\""))).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+}

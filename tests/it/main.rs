@@ -10,6 +10,7 @@ mod distributed;
 mod embedded;
 mod faults;
 mod identity;
+mod letters;
 mod operations;
 mod promise;
 mod support;

@@ -3,7 +3,7 @@
 use diesel::Connection;
 use diesel::connection::SimpleConnection;
 use diesel::sqlite::SqliteConnection;
-use diesel_async::{AsyncConnection, AsyncMysqlConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{AsyncConnection, AsyncMysqlConnection, SimpleAsyncConnection};
 
 use super::Deployment;
 
@@ -16,12 +16,6 @@ const ANTIDOTE_MYSQL: &str = "ALTER TABLE issued_coupons DROP CONSTRAINT poisone
 const POISON_SQLITE: &str = "CREATE TRIGGER poison BEFORE INSERT ON issued_coupons WHEN NEW.user_id LIKE 'poison%' \
      BEGIN SELECT RAISE(ABORT, 'poisoned_by_the_test'); END";
 const ANTIDOTE_SQLITE: &str = "DROP TRIGGER poison";
-
-#[derive(diesel::QueryableByName)]
-struct Number {
-    #[diesel(sql_type = diesel::sql_types::BigInt)]
-    number: i64,
-}
 
 impl Deployment {
     fn sqlite(&self, file: &str) -> SqliteConnection {
@@ -38,17 +32,6 @@ impl Deployment {
             None => self.sqlite("ledger.db").batch_execute(statements),
         }
         .unwrap_or_else(|error| panic!("{statements}: {error}"));
-    }
-
-    /// The column `number` of a query's first row.
-    pub async fn number(&self, query: &str) -> i64 {
-        let select = diesel::sql_query(query);
-        match self.env.get("COUPON__MYSQL__URL") {
-            Some(url) => select.get_result::<Number>(&mut AsyncMysqlConnection::establish(url).await.unwrap()).await,
-            None => diesel::RunQueryDsl::get_result::<Number>(select, &mut self.sqlite("ledger.db")),
-        }
-        .unwrap_or_else(|error| panic!("{query}: {error}"))
-        .number
     }
 
     /// Carries out statements on the embedded journal.
