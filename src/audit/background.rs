@@ -132,9 +132,8 @@ impl Background {
     async fn violations(&mut self, check: Check) -> anyhow::Result<Option<Vec<Violation>>> {
         match check {
             Check::Partition(partition) => {
-                let mut report = Report::default();
-                let compared = super::one(self.journal.as_ref(), self.ledger.as_ref(), partition, &mut self.reading, &mut report).await?;
-                Ok(compared.then(|| report.into_violations()))
+                let report = super::one(self.journal.as_ref(), self.ledger.as_ref(), partition, &mut self.reading).await?;
+                Ok(report.map(Report::into_violations))
             }
             Check::Tables => {
                 let faults = self.ledger.self_check().await.context("failed to check the ledger's tables")?;

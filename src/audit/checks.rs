@@ -49,8 +49,9 @@ const fn holds(state: DeadLetterState) -> bool {
     matches!(state, DeadLetterState::Open | DeadLetterState::Abandoning)
 }
 
-/// Compares one partition and adds what it finds to the report.
-pub fn compare(partition: Partition, view: &AuditView, log: &FromLog, only: Option<CouponId>, report: &mut Report) {
+/// Compares one partition.
+pub fn compare(partition: Partition, view: &AuditView, log: &FromLog, only: Option<CouponId>) -> Report {
+    let mut report = Report::default();
     let (next, begin, end) = (view.position.next, log.bounds.begin, log.bounds.end);
     let standing = match &log.standing {
         Standing::Agrees => None,
@@ -84,6 +85,7 @@ pub fn compare(partition: Partition, view: &AuditView, log: &FromLog, only: Opti
             report.journal.push(Violation { kind: Kind::CouponMissing, coupon_id: Some(*coupon), user_id: None, detail });
         }
     }
+    report
 }
 
 /// One coupon's rows, and what is found wrong with them.

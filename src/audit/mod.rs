@@ -37,7 +37,7 @@ pub async fn run(journal: &dyn Journal, ledger: &dyn Ledger, gate: Option<&dyn G
     };
     let mut report = Report::default();
     for partition in chosen {
-        one(journal, ledger, partition, &mut Reading::all(coupon), &mut report).await?;
+        report.add(one(journal, ledger, partition, &mut Reading::all(coupon)).await?.unwrap_or_default());
     }
     if let Some(gate) = gate {
         for coupon in &mut report.coupons {
@@ -53,17 +53,13 @@ pub async fn run(journal: &dyn Journal, ledger: &dyn Ledger, gate: Option<&dyn G
     Ok(report)
 }
 
-/// Audits one partition and adds what it finds to the report. False: the partition has more rows than are read, nothing was compared.
-async fn one(
-    journal: &dyn Journal,
-    ledger: &dyn Ledger,
-    partition: Partition,
-    reading: &mut Reading,
-    report: &mut Report,
-) -> anyhow::Result<bool> {
-    let view = ledger.audit_view(partition, reading.only, reading.most_rows).await.context("failed to read the ledger")?;
-    let Some(view) = view else { return Ok(false) };
+/// Audits one partition. `None`: it has more rows than are read, nothing was compared.
+async fn one(journal: &dyn Journal, ledger: &dyn Ledger, partition: Partition, reading: &mut Reading) -> anyhow::Result<Option<Report>> {
+    let only = reading.only;
+    let view = ledger.audit_view(partition, only, reading.most_rows).await.context("failed to read the ledger")?;
+    let Some(view) = view else { return Ok(None) };
     let log = replay::replay(journal, partition, &view, reading).await?;
-    checks::compare(partition, &view, &log, reading.only, report);
-    Ok(true)
+    // Many rows at once would hold up whoever shares this thread.
+    let comparing = tokio::task::spawn_blocking(move || checks::compare(partition, &view, &log, only));
+    Ok(Some(comparing.await.context("the comparison did not end")?))
 }

@@ -11,7 +11,8 @@ use crate::domain::{Body, CouponId, Decision, Decoded, Offset, Partition, Roster
 use crate::journal::{Bounds, Journal, JournalError};
 use crate::ledger::{AuditView, Position};
 
-const FETCH_BYTES: usize = 1 << 20;
+/// Some thousand records, decided without a pause.
+const FETCH_BYTES: usize = 256 << 10;
 /// How long the log's end may lie below the ledger's offset: a new leader may lag for a moment.
 const END_REGRESS: Duration = Duration::from_secs(5);
 

@@ -58,6 +58,12 @@ pub struct Report {
 }
 
 impl Report {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.coupons.extend(other.coupons);
+        self.journal.extend(other.journal);
+        self.tables.extend(other.tables);
+    }
+
     pub(crate) fn finish(&mut self) {
         self.coupons.sort_unstable_by_key(|coupon| coupon.coupon_id);
         self.violations = self.all().count();

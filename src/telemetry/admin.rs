@@ -1,4 +1,6 @@
-//! What admins did, one log line each. Operators search by these fields, so their names never change: `admin.action`, `admin.by`,
+//! What admins did, one log line each.
+//!
+//! Operators search by these fields, so their names never change: `admin.action`, `admin.by`,
 //! `admin.via`, `admin.outcome`, `admin.detail`, `trace_id`, `coupon.id`, `dead_letter.id`.
 
 use crate::domain::CouponId;

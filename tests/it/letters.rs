@@ -86,7 +86,7 @@ fn admin_lines(log: &str) -> Vec<Value> {
 }
 
 fn outcomes(lines: &[Value], action: &str, id: &str) -> Vec<String> {
-    let of_letter = lines.iter().filter(|line| line["admin.action"] == action && line["dead_letter.id"].to_string() == id);
+    let of_letter = lines.iter().filter(|line| line["admin.action"] == action && line["dead_letter.id"].as_i64() == id.parse().ok());
     of_letter.map(|line| line["admin.outcome"].as_str().unwrap().to_owned()).collect()
 }
 
