@@ -7,12 +7,13 @@ use serde_json::{Map, Value};
 
 use super::body::{Body, Fields, text};
 use super::error::{Code, Problem};
-use super::identity::Admin;
+use super::identity::{Admin, actor};
 use super::page::{Page, Query};
 use super::trace::TraceId;
 use super::{App, CouponPath, instant};
 use crate::domain::{CouponId, Discount, Status, TermsDraft, TermsPatch};
 use crate::issuer::{ChangeAnswer, CouponView, CreateAnswer};
+use crate::telemetry::admin::{Action, Outcome};
 
 /// A coupon as it is answered.
 #[derive(Debug, Serialize)]
@@ -64,11 +65,15 @@ fn location(coupon: CouponId) -> String {
 /// `POST /api/v1/coupons`
 pub(super) async fn create(admin: Admin, trace: TraceId, app: web::Data<App>, body: Body) -> Result<HttpResponse, Problem> {
     let (id, draft) = parse_draft(&body.0)?;
+    let total = draft.total_quantity;
     let answer = app.state.issuer.create(id, draft).await;
-    if let CreateAnswer::Created(view) = &answer {
-        let (total, user) = (view.terms.total_quantity, &admin.0);
-        tracing::info!(trace_id = trace.as_str(), coupon_id = %view.coupon, %user, total_quantity = total, "coupon created");
-    }
+    let (coupon, outcome) = match &answer {
+        CreateAnswer::Created(view) => (Some(view.coupon), Outcome::Done),
+        CreateAnswer::Same(view) => (Some(view.coupon), Outcome::Unchanged),
+        CreateAnswer::Exists(view) => (Some(view.coupon), Outcome::Refused),
+        CreateAnswer::Unavailable => (id, Outcome::Failed),
+    };
+    actor(&admin, &trace).did_to_coupon(Action::CouponCreate, coupon, outcome, &format!("total_quantity {total}"));
     create_answer(answer)
 }
 
@@ -94,7 +99,7 @@ pub(super) async fn change(
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let (coupon, user) = (path.0, &admin.0);
+    let coupon = path.0;
     let if_match = parse_if_match(&request);
     let (patch, if_match) = match (parse_patch(&body.0), if_match) {
         (Ok(patch), Ok(if_match)) => (patch, if_match),
@@ -104,10 +109,13 @@ pub(super) async fn change(
         }
     };
     let answer = app.state.issuer.change(coupon, &patch, if_match).await;
-    if let ChangeAnswer::Done(view) = &answer {
-        let (status, total, version) = (view.terms.status, view.terms.total_quantity, view.terms.version);
-        tracing::info!(trace_id = trace.as_str(), coupon_id = %coupon, %user, %status, total_quantity = total, version, ?patch, "coupon changed");
-    }
+    let outcome = match &answer {
+        ChangeAnswer::Done(_) => Outcome::Done,
+        ChangeAnswer::Version(_) | ChangeAnswer::Closed(_) | ChangeAnswer::Invalid(_) => Outcome::Refused,
+        ChangeAnswer::NotFound => Outcome::NotFound,
+        ChangeAnswer::Unavailable => Outcome::Failed,
+    };
+    actor(&admin, &trace).did_to_coupon(Action::CouponChange, Some(coupon), outcome, &format!("{patch:?}"));
     change_answer(answer)
 }
 

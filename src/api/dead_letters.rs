@@ -6,15 +6,17 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 
 use super::error::{Code, Problem};
-use super::identity::Admin;
+use super::identity::{Admin, actor};
 use super::page::{Page, Query, one_more};
 use super::trace::TraceId;
 use super::{App, instant};
 use crate::domain::{CouponId, Offset, Partition, Sequence, UserId};
-use crate::ledger::{self, DeadLetter, DeadLetterState, ReplayOutcome};
+use crate::ledger::{self, DeadLetter, DeadLetterState, LedgerError, ReplayOutcome};
+use crate::telemetry::admin::{Action, Outcome};
 
+/// A dead letter as it is shown, over HTTP and on the command line.
 #[derive(Debug, Serialize)]
-struct DeadLetterJson {
+pub struct DeadLetterJson {
     id: i64,
     state: DeadLetterState,
     partition: Partition,
@@ -98,27 +100,60 @@ pub(super) async fn show(_: Admin, app: web::Data<App>, request: HttpRequest) ->
 
 /// `POST /api/v1/admin/dead-letters/{id}/replay`; repeating it is the same answer.
 pub(super) async fn replay(admin: Admin, trace: TraceId, app: web::Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let (id, user) = (id_of(&request)?, &admin.0);
-    match app.state.ledger.replay(id).await? {
-        ReplayOutcome::Replayed => tracing::info!(trace_id = trace.as_str(), dead_letter = id, %user, "dead letter replayed"),
-        ReplayOutcome::State(DeadLetterState::Replayed) => {}
+    let id = id_of(&request)?;
+    let replayed = app.state.ledger.replay(id).await;
+    let (outcome, detail) = outcome_of_replay(&replayed);
+    actor(&admin, &trace).did_to_dead_letter(Action::DeadLetterReplay, id, outcome, &detail);
+    match replayed? {
+        ReplayOutcome::Replayed | ReplayOutcome::State(DeadLetterState::Replayed) => {}
         ReplayOutcome::State(state) => return Err(wrong_state(state)),
         ReplayOutcome::NotFound => return Err(Code::NotFound.into()),
         ReplayOutcome::NotAWin => return Err(Code::NotAWin.into()),
+        ReplayOutcome::Refused(error) => return Err(Problem::new(Code::StillRefused).member("error", error)),
     }
     Ok(letter_answer(app.state.ledger.dead_letter(id).await?.ok_or(Code::NotFound)?))
 }
 
+/// What the admin log says of a replay, on every surface.
+#[must_use]
+pub fn outcome_of_replay(replayed: &Result<ReplayOutcome, LedgerError>) -> (Outcome, String) {
+    match replayed {
+        Ok(ReplayOutcome::Replayed) => (Outcome::Done, String::new()),
+        Ok(ReplayOutcome::State(state @ DeadLetterState::Replayed)) => (Outcome::Unchanged, state.as_str().to_owned()),
+        Ok(ReplayOutcome::State(state)) => (Outcome::Refused, state.as_str().to_owned()),
+        Ok(ReplayOutcome::NotFound) => (Outcome::NotFound, String::new()),
+        Ok(ReplayOutcome::NotAWin) => (Outcome::Refused, "not a win".to_owned()),
+        Ok(ReplayOutcome::Refused(reason)) => (Outcome::Refused, reason.clone()),
+        Err(error) => (Outcome::Failed, error.to_string()),
+    }
+}
+
 /// `POST /api/v1/admin/dead-letters/{id}/abandon`; repeating it is the same answer.
 pub(super) async fn abandon(admin: Admin, trace: TraceId, app: web::Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let (id, user) = (id_of(&request)?, &admin.0);
-    let letter = app.state.abandon.abandon(id, user.as_str()).await?.ok_or(Code::NotFound)?;
-    tracing::info!(trace_id = trace.as_str(), dead_letter = id, %user, state = letter.state.as_str(), "dead letter abandon asked for");
+    let id = id_of(&request)?;
+    let abandoned = app.state.abandon.abandon(id, admin.0.as_str()).await;
+    let state = abandoned.as_ref().map(|letter| letter.as_ref().map(|letter| letter.state));
+    let (outcome, detail) = outcome_of_abandon(state.ok());
+    actor(&admin, &trace).did_to_dead_letter(Action::DeadLetterAbandon, id, outcome, detail);
+    let letter = abandoned?.ok_or(Code::NotFound)?;
     match letter.state {
         DeadLetterState::Abandoned => Ok(letter_answer(letter)),
         DeadLetterState::Abandoning => Ok(HttpResponse::Accepted().json(DeadLetterJson::from(letter))),
         DeadLetterState::Replayed => Err(wrong_state(letter.state)),
         DeadLetterState::Open => Err(Code::Unavailable.into()),
+    }
+}
+
+/// What the admin log says of an abandon, on every surface: by the letter's state after it, `Some(None)` where there is no letter, `None`
+/// where that is not known.
+#[must_use]
+pub const fn outcome_of_abandon(state: Option<Option<DeadLetterState>>) -> (Outcome, &'static str) {
+    match state {
+        Some(Some(state @ (DeadLetterState::Abandoned | DeadLetterState::Abandoning))) => (Outcome::Done, state.as_str()),
+        Some(Some(state @ DeadLetterState::Replayed)) => (Outcome::Refused, state.as_str()),
+        Some(Some(state @ DeadLetterState::Open)) => (Outcome::Failed, state.as_str()),
+        Some(None) => (Outcome::NotFound, ""),
+        None => (Outcome::Failed, "not known"),
     }
 }
 

@@ -35,6 +35,8 @@ pub enum Code {
     State,
     /// The dead letter is a message no reader could read: there is nothing to write.
     NotAWin,
+    /// The database refuses the row of a dead letter again.
+    StillRefused,
     Version,
     TooLarge,
     TooManyRequests,
@@ -62,6 +64,7 @@ impl Code {
             Self::Revoked => "REVOKED",
             Self::State => "STATE",
             Self::NotAWin => "NOT_A_WIN",
+            Self::StillRefused => "STILL_REFUSED",
             Self::Version => "VERSION",
             Self::TooLarge => "TOO_LARGE",
             Self::TooManyRequests => "TOO_MANY_REQUESTS",
@@ -79,9 +82,15 @@ impl Code {
             Self::CouponNotFound | Self::NotRequested | Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::Exists | Self::SoldOut | Self::NotOpen | Self::Paused | Self::Closed | Self::Revoked | Self::State | Self::NotAWin => {
-                StatusCode::CONFLICT
-            }
+            Self::Exists
+            | Self::SoldOut
+            | Self::NotOpen
+            | Self::Paused
+            | Self::Closed
+            | Self::Revoked
+            | Self::State
+            | Self::NotAWin
+            | Self::StillRefused => StatusCode::CONFLICT,
             Self::Version => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
@@ -107,6 +116,7 @@ impl Code {
             Self::Closed => "the coupon is closed for good",
             Self::Revoked => "this user's coupon was revoked",
             Self::State => "the dead letter is not open",
+            Self::StillRefused => "the database refuses the row again: the dead letter stays open",
             Self::NotAWin => "the dead letter is no win: there is nothing to write, it can only be abandoned",
             Self::Version => "the coupon has another version than If-Match names",
             Self::TooLarge => "the body is too large",

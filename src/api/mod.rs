@@ -40,6 +40,7 @@ use crate::issuer::{Issuer, Unavailable};
 use crate::ledger::{DeadLetter, Ledger};
 use crate::telemetry::Metrics;
 
+pub use dead_letters::{DeadLetterJson, outcome_of_abandon, outcome_of_replay};
 pub use error::{Code, Problem};
 pub use identity::{BadNetwork, Caller, Identity, JwtError, JwtOptions, JwtVerifier, Network, mint_hs256};
 

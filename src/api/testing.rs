@@ -20,7 +20,7 @@ use crate::issuer::{Issuer, Unavailable};
 use crate::journal::{Journal, SqliteJournal};
 use crate::ledger::{
     AuditView, Batch, Committed, CouponRow, DeadLetter, DeadLetterState, DeadWin, IssuedRow, Ledger, LedgerError, Loaded, Page, Position,
-    ReplayOutcome, SnapshotSink,
+    ReplayOutcome, SnapshotSink, TableFault,
 };
 use crate::telemetry::Metrics;
 
@@ -145,10 +145,10 @@ impl Ledger for FakeLedger {
     async fn abandon(&self, _: i64) -> Result<Option<DeadLetter>, LedgerError> {
         unimplemented!()
     }
-    async fn audit_view(&self, _: Partition, _: Option<CouponId>) -> Result<AuditView, LedgerError> {
+    async fn audit_view(&self, _: Partition, _: Option<CouponId>, _: usize) -> Result<Option<AuditView>, LedgerError> {
         unimplemented!()
     }
-    async fn self_check(&self) -> Result<Vec<(String, uuid::Uuid, String)>, LedgerError> {
+    async fn self_check(&self) -> Result<Vec<TableFault>, LedgerError> {
         unimplemented!()
     }
     fn pool(&self) -> (u32, u32) {

@@ -1,11 +1,13 @@
 //! The comparison of a log with the tables. Pure.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use super::FromLog;
+use super::kind::Kind;
+use super::replay::{FromLog, Standing};
 use super::report::{CouponReport, Report, Violation};
 use crate::domain::{CouponId, Offset, Partition, Roster, Sequence, UserId, UserState};
-use crate::ledger::{AuditView, CouponRow, DeadLetterState, IssuedRow};
+use crate::ledger::{AuditView, CouponRow, DeadLetterState, DeadWin, IssuedRow};
 
 /// The rosters the ledger had at `offset`, from its rows and histories.
 pub fn state_at(view: &AuditView, offset: Offset) -> HashMap<CouponId, Roster<UserId>> {
@@ -47,150 +49,209 @@ const fn holds(state: DeadLetterState) -> bool {
     matches!(state, DeadLetterState::Open | DeadLetterState::Abandoning)
 }
 
-/// Compares one partition and adds what it finds to the report.
-pub fn compare(partition: Partition, view: &AuditView, log: &FromLog, only: Option<CouponId>, report: &mut Report) {
-    let next = view.position.next;
-    if log.end < next || log.begin > next {
-        let detail = format!("partition {partition} holds [{}, {}), the ledger read up to {next}", log.begin, log.end);
-        report.journal.push(Violation { kind: "journal_truncated".to_owned(), user_id: None, detail });
-    } else if let Some(found) = log.fingerprint
-        && found != view.position.fingerprint
-    {
-        let detail = format!("partition {partition}: the record at offset {} is not the one the ledger read", next - 1);
-        report.journal.push(Violation { kind: "journal_replaced".to_owned(), user_id: None, detail });
-    }
+/// Compares one partition.
+pub fn compare(partition: Partition, view: &AuditView, log: &FromLog, only: Option<CouponId>) -> Report {
+    let mut report = Report::default();
+    let (next, begin, end) = (view.position.next, log.bounds.begin, log.bounds.end);
+    let standing = match &log.standing {
+        Standing::Agrees => None,
+        Standing::Moved(offset) => {
+            let kind = if next > *offset { Kind::OffsetAhead } else { Kind::OffsetBehind };
+            Some((kind, format!("partition {partition}: the ledger's next offset is {next}, its tables are of offset {offset}")))
+        }
+        Standing::Truncated => {
+            Some((Kind::JournalTruncated, format!("partition {partition} holds [{begin}, {end}), the ledger read up to {next}")))
+        }
+        Standing::Replaced => {
+            Some((Kind::JournalReplaced, format!("partition {partition}: the record below offset {next} is not the one the ledger read")))
+        }
+        Standing::Damaged(reason) => Some((Kind::JournalDamaged, format!("partition {partition}: {reason}"))),
+    };
+    report.journal.extend(standing.map(|(kind, detail)| Violation { kind, coupon_id: None, user_id: None, detail }));
+    // Another log proves nothing about these rows.
+    let comparable = matches!(log.standing, Standing::Agrees | Standing::Moved(_));
     let known: HashSet<CouponId> = view.coupons.iter().map(|row| row.coupon).collect();
     let mut rows: HashMap<CouponId, Vec<&IssuedRow>> = HashMap::new();
     for row in &view.issued {
         rows.entry(row.coupon).or_default().push(row);
     }
     for row in &view.coupons {
-        report.coupons.push(check_coupon(row, &rows.remove(&row.coupon).unwrap_or_default(), view, log));
+        let rows = rows.remove(&row.coupon).unwrap_or_default();
+        report.coupons.push(CouponCheck::of(row, &rows, view).run(log, comparable));
     }
-    for (coupon, roster) in &log.rosters {
+    for (coupon, roster) in log.rosters.iter().filter(|_| comparable) {
         if roster.terms().is_some() && !known.contains(coupon) && only.is_none_or(|only| only == *coupon) {
             let detail = format!("coupon {coupon} is in the log below offset {next} and not in the ledger");
-            report.journal.push(Violation { kind: "coupon_missing".to_owned(), user_id: None, detail });
+            report.journal.push(Violation { kind: Kind::CouponMissing, coupon_id: Some(*coupon), user_id: None, detail });
         }
     }
+    report
 }
 
-fn check_coupon(row: &CouponRow, rows: &[&IssuedRow], view: &AuditView, log: &FromLog) -> CouponReport {
-    let coupon = row.coupon;
-    let letters: Vec<_> = view
-        .dead_letters
-        .iter()
-        .filter(|l| holds(l.state))
-        .filter_map(|l| Some((l.log_offset, l.win.as_ref()?)))
-        .filter(|(_, win)| win.coupon == coupon)
-        .collect();
-    let mut found = Vec::new();
-    let mut fault = |kind: &str, user: Option<&UserId>, detail: String| {
-        found.push(Violation { kind: kind.to_owned(), user_id: user.map(ToString::to_string), detail })
-    };
+/// One coupon's rows, and what is found wrong with them.
+struct CouponCheck<'a> {
+    row: &'a CouponRow,
+    rows: &'a [&'a IssuedRow],
+    /// Open and abandoning dead letters: wins that keep their slot.
+    letters: Vec<(Offset, &'a DeadWin)>,
+    /// Users whose dead letter is replayed or abandoned.
+    settled: HashSet<&'a UserId>,
+    revoked: HashSet<(&'a UserId, Sequence)>,
+    holders: HashMap<&'a UserId, (Sequence, Offset)>,
+    found: Vec<Violation>,
+}
 
-    let mut users = HashSet::new();
-    let mut sequences = HashSet::new();
-    let mut holders: HashMap<&UserId, (Sequence, Offset)> = HashMap::new();
-    let claimed =
-        rows.iter().map(|r| (&r.user, r.sequence, r.log_offset)).chain(letters.iter().map(|(at, win)| (&win.user, win.sequence, *at)));
-    for (user, sequence, offset) in claimed {
-        if !users.insert(user) {
-            fault("double_user", Some(user), format!("{user} holds coupon {coupon} twice"));
-        }
-        if !sequences.insert(sequence) {
-            fault("double_sequence", Some(user), format!("sequence {sequence} of coupon {coupon} is given twice, also to {user}"));
-        }
-        holders.insert(user, (sequence, offset));
-    }
-    let held = i64::try_from(rows.len() + letters.len()).unwrap_or(i64::MAX);
-    if held > row.terms.total_quantity {
-        fault("over_issue", None, format!("coupon {coupon}: {held} issued of {}", row.terms.total_quantity));
-    }
-    if held != row.issued {
-        fault("count_wrong", None, format!("coupon {coupon}: counted {held}, the coupon row says {}", row.issued));
-    }
-    let revoked: HashSet<(&UserId, Sequence)> =
-        view.revocations.iter().filter(|r| r.coupon == coupon).map(|r| (&r.user, r.sequence)).collect();
-    let expected = log.rosters.get(&coupon);
-    match expected {
-        None => fault("coupon_without_record", None, format!("coupon {coupon} is in the ledger and not in the log below its offset")),
-        Some(roster) => {
-            if roster.terms() != Some(&row.terms) {
-                fault("terms_differ", None, format!("coupon {coupon}: the log says {:?}, the ledger {:?}", roster.terms(), row.terms));
-            }
-            if roster.issued() != row.issued || roster.next_sequence() != row.next_sequence {
-                let (issued, next) = (roster.issued(), roster.next_sequence());
-                fault(
-                    "counters_differ",
-                    None,
-                    format!(
-                        "coupon {coupon}: the log says {issued} issued, next sequence {next}; the ledger {} and {}",
-                        row.issued, row.next_sequence
-                    ),
-                );
-            }
-            for (user, state) in roster.users() {
-                let sequence = match state {
-                    UserState::Holder(sequence) => sequence,
-                    UserState::Revoked(sequence) => {
-                        if !revoked.contains(&(user, sequence)) {
-                            fault(
-                                "revocation_missing",
-                                Some(user),
-                                format!("{user} lost sequence {sequence} of coupon {coupon} in the log, not in the ledger"),
-                            );
-                        }
-                        continue;
-                    }
-                };
-                match holders.get(user) {
-                    None => fault("row_missing", Some(user), format!("{user} won coupon {coupon} with sequence {sequence} and has no row")),
-                    Some((found, _)) if *found != sequence => {
-                        fault(
-                            "sequence_wrong",
-                            Some(user),
-                            format!("{user} won coupon {coupon} with sequence {sequence}, the row says {found}"),
-                        );
-                    }
-                    Some((_, at)) => {
-                        let won = log.wins.get(&(coupon, user.clone()));
-                        if won.is_some_and(|won| won != at) {
-                            fault("offset_wrong", Some(user), format!("{user} won coupon {coupon} at offset {won:?}, the row says {at}"));
-                        }
-                    }
-                }
-            }
-            for (user, sequence) in &revoked {
-                if roster.user(*user) != Some(UserState::Revoked(*sequence)) {
-                    fault(
-                        "revocation_without_record",
-                        Some(user),
-                        format!("{user} lost sequence {sequence} of coupon {coupon} in the ledger, not in the log"),
-                    );
-                }
-            }
-            for (user, (sequence, _)) in &holders {
-                if !matches!(roster.user(*user), Some(UserState::Holder(_))) {
-                    fault(
-                        "row_without_record",
-                        Some(user),
-                        format!("{user} has sequence {sequence} of coupon {coupon} and did not win it in the log"),
-                    );
-                }
+impl<'a> CouponCheck<'a> {
+    fn of(row: &'a CouponRow, rows: &'a [&'a IssuedRow], view: &'a AuditView) -> Self {
+        let mut letters = Vec::new();
+        let mut settled = HashSet::new();
+        for letter in &view.dead_letters {
+            match &letter.win {
+                Some(win) if win.coupon == row.coupon && holds(letter.state) => letters.push((letter.log_offset, win)),
+                Some(win) if win.coupon == row.coupon => drop(settled.insert(&win.user)),
+                _ => {}
             }
         }
+        let revoked = view.revocations.iter().filter(|r| r.coupon == row.coupon).map(|r| (&r.user, r.sequence)).collect();
+        Self { row, rows, letters, settled, revoked, holders: HashMap::new(), found: Vec::new() }
     }
-    CouponReport {
-        coupon_id: coupon,
-        name: row.terms.name.clone(),
-        status: row.terms.status.as_str(),
-        total_quantity: row.terms.total_quantity,
-        issued: i64::try_from(rows.len()).unwrap_or(i64::MAX),
-        dead_letters: i64::try_from(letters.len()).unwrap_or(i64::MAX),
-        unwritten: log.unwritten.get(&coupon).copied().unwrap_or(0),
-        last_issued_at_ms: rows.iter().map(|r| r.issued_at).max(),
-        gate_members: None,
-        violations: found,
+
+    fn fault(&mut self, kind: Kind, user: Option<&UserId>, detail: String) {
+        self.found.push(Violation { kind, coupon_id: Some(self.row.coupon), user_id: user.map(ToString::to_string), detail });
+    }
+
+    fn run(mut self, log: &FromLog, comparable: bool) -> CouponReport {
+        let coupon = self.row.coupon;
+        self.check_rows();
+        match log.rosters.get(&coupon) {
+            _ if !comparable => {}
+            Some(roster) => {
+                self.check_terms(roster);
+                self.check_wins(roster, log);
+                self.check_claims(roster);
+            }
+            None => {
+                let detail = format!("coupon {coupon} is in the ledger and not in the log below its offset");
+                self.fault(Kind::CouponWithoutRecord, None, detail);
+            }
+        }
+        let Self { row, rows, letters, mut found, .. } = self;
+        found.sort_unstable_by(|a, b| (a.kind, &a.user_id).cmp(&(b.kind, &b.user_id)));
+        CouponReport {
+            coupon_id: coupon,
+            name: row.terms.name.clone(),
+            status: row.terms.status.as_str(),
+            total_quantity: row.terms.total_quantity,
+            issued: i64::try_from(rows.len()).unwrap_or(i64::MAX),
+            dead_letters: i64::try_from(letters.len()).unwrap_or(i64::MAX),
+            unwritten: log.unwritten.get(&coupon).copied().unwrap_or(0),
+            last_issued_at_ms: rows.iter().map(|r| r.issued_at).max(),
+            gate_members: None,
+            violations: found,
+        }
+    }
+
+    /// The coupon's tables against themselves.
+    fn check_rows(&mut self) {
+        let (row, rows, coupon) = (self.row, self.rows, self.row.coupon);
+        let mut sequences = HashSet::new();
+        let written = rows.iter().map(|r| (&r.user, r.sequence, r.log_offset));
+        let claimed: Vec<_> = written.chain(self.letters.iter().map(|(at, win)| (&win.user, win.sequence, *at))).collect();
+        let held = i64::try_from(claimed.len()).unwrap_or(i64::MAX);
+        for (user, sequence, offset) in claimed {
+            // The first of a double is the one to compare with the log.
+            match self.holders.entry(user) {
+                Entry::Vacant(vacant) => drop(vacant.insert((sequence, offset))),
+                Entry::Occupied(held) => {
+                    let (first, _) = held.get();
+                    let detail = format!("{user} holds coupon {coupon} twice, with sequences {first} and {sequence}");
+                    self.fault(Kind::DoubleUser, Some(user), detail);
+                }
+            }
+            if !sequences.insert(sequence) {
+                let detail = format!("sequence {sequence} of coupon {coupon} is given twice, also to {user}");
+                self.fault(Kind::DoubleSequence, Some(user), detail);
+            }
+        }
+        if held > row.terms.total_quantity {
+            self.fault(Kind::OverIssue, None, format!("coupon {coupon}: {held} issued of {}", row.terms.total_quantity));
+        }
+        if held != row.issued {
+            self.fault(Kind::CountWrong, None, format!("coupon {coupon}: counted {held}, the coupon row says {}", row.issued));
+        }
+    }
+
+    fn check_terms(&mut self, roster: &Roster<UserId>) {
+        let (row, coupon) = (self.row, self.row.coupon);
+        if roster.terms() != Some(&row.terms) {
+            let detail = format!("coupon {coupon}: the log says {:?}, the ledger {:?}", roster.terms(), row.terms);
+            self.fault(Kind::TermsDiffer, None, detail);
+        }
+        let (issued, next) = (roster.issued(), roster.next_sequence());
+        if (issued, next) != (row.issued, row.next_sequence) {
+            let detail = format!(
+                "coupon {coupon}: the log says {issued} issued, next sequence {next}; the ledger {} and {}",
+                row.issued, row.next_sequence
+            );
+            self.fault(Kind::CountersDiffer, None, detail);
+        }
+    }
+
+    /// Everybody whom the log knows is in the tables as the log says.
+    fn check_wins(&mut self, roster: &Roster<UserId>, log: &FromLog) {
+        let coupon = self.row.coupon;
+        let wins = log.wins.get(&coupon);
+        for (user, state) in roster.users() {
+            let sequence = match state {
+                UserState::Holder(sequence) => sequence,
+                UserState::Revoked(sequence) => {
+                    if !self.revoked.contains(&(user, sequence)) {
+                        let detail = format!("{user} lost sequence {sequence} of coupon {coupon} in the log, not in the ledger");
+                        self.fault(Kind::RevocationMissing, Some(user), detail);
+                    }
+                    continue;
+                }
+            };
+            let fault = match self.holders.get(user).copied() {
+                None if self.settled.contains(user) => Some((
+                    Kind::DeadLetterWithoutRow,
+                    format!("{user} won coupon {coupon} with sequence {sequence}; the dead letter is settled and there is no row"),
+                )),
+                None => Some((Kind::RowMissing, format!("{user} won coupon {coupon} with sequence {sequence} and has no row"))),
+                Some((found, _)) if found != sequence => {
+                    Some((Kind::SequenceWrong, format!("{user} won coupon {coupon} with sequence {sequence}, the row says {found}")))
+                }
+                Some((_, at)) => wins
+                    .and_then(|wins| wins.offset(sequence))
+                    .filter(|won| *won != at)
+                    .map(|won| (Kind::OffsetWrong, format!("{user} won coupon {coupon} at offset {won}, the row says {at}"))),
+            };
+            if let Some((kind, detail)) = fault {
+                self.fault(kind, Some(user), detail);
+            }
+        }
+    }
+
+    /// Everybody in the tables is there by the log's word.
+    fn check_claims(&mut self, roster: &Roster<UserId>) {
+        let coupon = self.row.coupon;
+        let mut found = Vec::new();
+        for (user, sequence) in &self.revoked {
+            if roster.user(*user) != Some(UserState::Revoked(*sequence)) {
+                let detail = format!("{user} lost sequence {sequence} of coupon {coupon} in the ledger, not in the log");
+                found.push((Kind::RevocationWithoutRecord, *user, detail));
+            }
+        }
+        for (user, (sequence, _)) in &self.holders {
+            let kind = match roster.user(*user) {
+                Some(UserState::Holder(_)) => continue,
+                Some(UserState::Revoked(_)) => Kind::RevokedHolds,
+                None => Kind::RowWithoutRecord,
+            };
+            found.push((kind, *user, format!("{user} has sequence {sequence} of coupon {coupon} and does not hold it by the log")));
+        }
+        for (kind, user, detail) in found {
+            self.fault(kind, Some(user), detail);
+        }
     }
 }

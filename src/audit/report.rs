@@ -1,18 +1,29 @@
 //! What the audit says, for people and for scripts.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
 
+use super::kind::Kind;
 use crate::domain::CouponId;
+use crate::ledger::TableFault;
 
-/// One fault, named so that it can be looked up.
+/// One fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Violation {
-    pub kind: String,
+    pub kind: Kind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coupon_id: Option<CouponId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
     pub detail: String,
+}
+
+impl From<TableFault> for Violation {
+    fn from(TableFault { kind, coupon, user, detail }: TableFault) -> Self {
+        Self { kind: Kind::of_tables(kind), coupon_id: Some(coupon), user_id: user, detail: format!("coupon {coupon}: {detail}") }
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -47,10 +58,30 @@ pub struct Report {
 }
 
 impl Report {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.coupons.extend(other.coupons);
+        self.journal.extend(other.journal);
+        self.tables.extend(other.tables);
+    }
+
     pub(crate) fn finish(&mut self) {
         self.coupons.sort_unstable_by_key(|coupon| coupon.coupon_id);
-        self.violations = self.journal.len() + self.tables.len() + self.coupons.iter().map(|coupon| coupon.violations.len()).sum::<usize>();
+        self.violations = self.all().count();
         self.clean = self.violations == 0;
+    }
+
+    /// Every violation, wherever it is listed.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Violation> {
+        self.coupons.iter().flat_map(|coupon| &coupon.violations).chain(&self.journal).chain(&self.tables)
+    }
+
+    pub(crate) fn into_violations(self) -> Vec<Violation> {
+        self.coupons.into_iter().flat_map(|coupon| coupon.violations).chain(self.journal).chain(self.tables).collect()
+    }
+
+    /// Whether the comparison with the log found something wrong with this coupon.
+    pub(crate) fn is_faulty(&self, coupon: CouponId) -> bool {
+        self.coupons.iter().any(|report| report.coupon_id == coupon && !report.violations.is_empty())
     }
 }
 
@@ -61,11 +92,14 @@ impl fmt::Display for Report {
             let CouponReport { coupon_id, total_quantity, issued, unwritten, dead_letters, status, name, .. } = coupon;
             writeln!(f, "{coupon_id}  {total_quantity:>8}  {issued:>8}  {unwritten:>9}  {dead_letters:>4}  {status:<6}  {name}")?;
             for violation in &coupon.violations {
-                writeln!(f, "  VIOLATION {}: {}", violation.kind, violation.detail)?;
+                writeln!(f, "  VIOLATION {}: {}", violation.kind.as_str(), violation.detail)?;
             }
         }
         for violation in self.journal.iter().chain(&self.tables) {
-            writeln!(f, "VIOLATION {}: {}", violation.kind, violation.detail)?;
+            writeln!(f, "VIOLATION {}: {}", violation.kind.as_str(), violation.detail)?;
+        }
+        for kind in self.all().map(|violation| violation.kind).collect::<BTreeSet<_>>() {
+            writeln!(f, "{}: {}", kind.as_str(), kind.meaning())?;
         }
         if self.clean {
             write!(f, "clean: {} coupons recomputed from the journal agree with the ledger", self.coupons.len())

@@ -9,11 +9,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::api::{mint_hs256, openapi};
+use self::commands::Settling;
+use crate::api::{DeadLetterJson, mint_hs256, openapi};
 use crate::cli::{self, AuditArgs, Cli, Command, DlqCommand, EXIT_FAILURE, TokenArgs};
 use crate::config::Config;
-use crate::ledger::{DeadLetter, Page};
+use crate::ledger::{DeadLetter, DeadLetterState, Page};
 use crate::telemetry::logs;
+
+/// What a command logs: what goes wrong, and what it does in an admin's name ([`crate::telemetry::admin::TARGET`]).
+const COMMAND_FILTER: &str = "warn,admin=info";
 
 /// Carries out the command line; returns the process's exit code.
 #[must_use]
@@ -29,7 +33,7 @@ pub fn run(cli: Cli) -> ExitCode {
     if let Some(Command::Config(command)) = &cli.command {
         return cli::run_config(command, &config);
     }
-    let filter = if cli.command.is_some() { "warn" } else { config.log.filter.as_str() };
+    let filter = if cli.command.is_some() { COMMAND_FILTER } else { config.log.filter.as_str() };
     if let Err(error) = logs::init(config.log.format, filter) {
         return fail(&anyhow::Error::new(error));
     }
@@ -71,7 +75,7 @@ async fn carry_out(command: Command, config: &Config) -> anyhow::Result<ExitCode
             }
             return Ok(commands::exit_code(&report));
         }
-        Command::Dlq(command) => dead_letters(command, config).await?,
+        Command::Dlq(command) => return dead_letters(command, config).await,
         Command::Token(TokenArgs { user, admin, ttl }) => {
             let jwt = &config.jwt;
             let secret = jwt.hs256_secret().context("there is no secret to sign with: set jwt.hs256_secret (COUPON__JWT__HS256_SECRET)")?;
@@ -85,32 +89,48 @@ async fn carry_out(command: Command, config: &Config) -> anyhow::Result<ExitCode
 }
 
 #[expect(clippy::print_stdout, reason = "printing is the command")]
-async fn dead_letters(command: DlqCommand, config: &Config) -> anyhow::Result<()> {
+async fn dead_letters(command: DlqCommand, config: &Config) -> anyhow::Result<ExitCode> {
     match command {
         DlqCommand::List { state, limit, after, json } => {
             let letters = commands::dead_letters(config, state, Page { limit, after }).await?;
             if json {
-                print_json(&letters.iter().map(commands::dead_letter_json).collect());
+                let letters: Vec<_> = letters.into_iter().map(DeadLetterJson::from).collect();
+                print_json(&serde_json::to_value(letters)?);
             } else {
                 println!("{:>8}  {:<10}  {:<36}  {:<24}  {:>8}  error", "id", "state", "coupon", "user", "sequence");
                 letters.iter().for_each(print_line);
             }
         }
-        DlqCommand::Show { id, json: _ } => print_json(&commands::dead_letter_json(&commands::dead_letter(config, id).await?)),
+        DlqCommand::Show { id, json: _ } => {
+            let letter = DeadLetterJson::from(commands::dead_letter(config, id).await?);
+            print_json(&serde_json::to_value(letter)?);
+        }
         DlqCommand::Replay { ids } => {
-            for id in ids {
-                commands::replay(config, id).await?;
-                println!("dead letter {id}: replayed");
-            }
+            let settling = Settling::open(config).await?;
+            return each(ids, async |id| settling.replay(id).await.map(|()| DeadLetterState::Replayed)).await;
         }
         DlqCommand::Abandon { ids, reason, yes: _ } => {
-            for id in ids {
-                let letter = commands::abandon(config, id, &reason).await?;
-                println!("dead letter {id}: {}", letter.state.as_str());
-            }
+            let settling = Settling::open(config).await?;
+            return each(ids, async |id| settling.abandon(id, &reason).await.map(|letter| letter.state)).await;
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Settles every letter, whatever becomes of the others, and tells of each; fails if one failed.
+#[expect(clippy::print_stdout, reason = "printing is the command")]
+async fn each(ids: Vec<i64>, settle: impl AsyncFn(i64) -> anyhow::Result<DeadLetterState>) -> anyhow::Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    for id in ids {
+        match settle(id).await {
+            Ok(DeadLetterState::Abandoning) => {
+                println!("dead letter {id}: abandoning, its revocation is in the log and no consumer has applied it yet");
+            }
+            Ok(state) => println!("dead letter {id}: {}", state.as_str()),
+            Err(error) => code = fail(&error),
+        }
+    }
+    Ok(code)
 }
 
 #[expect(clippy::print_stdout, reason = "printing is the command")]

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use super::parts::{Parts, Purpose};
 use crate::api::{self, ApiOptions, ApiState, Identity, JwtOptions, JwtVerifier, Network};
+use crate::audit;
 use crate::config::{self, Config};
 use crate::consumer::{self, Consumer};
 use crate::domain::Partition;
@@ -263,7 +264,22 @@ fn add_consumer(
     let drained = health.advisory("consumer partitions");
     let watched = Arc::clone(&consumer);
     let (claims, drain, reports, releasing) = (Arc::clone(&consumer), Arc::clone(&consumer), Arc::clone(&consumer), Arc::clone(&consumer));
+    let audited = Arc::clone(&consumer);
+    let background = audit::Background::new(
+        Arc::clone(&parts.journal),
+        Arc::clone(&parts.ledger),
+        Arc::clone(metrics),
+        audit::Options {
+            records_per_second: config.audit.records_per_second,
+            every: config.audit.every(),
+            most_rows: config.audit.most_rows,
+        },
+    );
     supervisor
+        .best_effort("audit", move |cancel| async move {
+            background.run(move || audited.owned(), cancel).await;
+            Ok(())
+        })
         .required("claims", move |cancel| async move {
             claims.hold_claims(cancel).await;
             Ok(())
@@ -283,6 +299,7 @@ fn add_consumer(
             }
             Ok(())
         })
+        .stop_task("audit", Duration::from_secs(1))
         .stop_task("report", Duration::from_secs(1))
         .stop_task("workers", Duration::from_secs(5))
         .stop_task("claims", Duration::from_secs(2))

@@ -136,6 +136,7 @@ pub struct Config {
     pub kafka: Kafka,
     pub mysql: Mysql,
     pub consumer: Consumer,
+    pub audit: Audit,
     pub follower: Follower,
     pub limiter: Limiter,
     pub jwt: Jwt,
@@ -300,6 +301,22 @@ impl Consumer {
     #[must_use]
     pub const fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_ms)
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// 0: no audit in the background.
+    pub records_per_second: u32,
+    pub every_ms: u64,
+    pub most_rows: usize,
+}
+
+impl Audit {
+    #[must_use]
+    pub const fn every(&self) -> Duration {
+        Duration::from_millis(self.every_ms)
     }
 }
 

@@ -42,6 +42,9 @@ impl Config {
         if !self.ops.listen.ip().is_loopback() {
             warnings.push(format!("ops.listen {} is not a loopback address: keep it from the public", self.ops.listen));
         }
+        if self.audit.records_per_second == 0 && self.role.consumes() {
+            warnings.push("audit.records_per_second is 0: nobody compares the ledger with the journal unless asked".to_owned());
+        }
         if self.parts == Parts::Distributed {
             if self.kafka.replication_factor == 1 {
                 warnings.push("kafka.replication_factor is 1: a lost broker disk loses coupons".to_owned());
@@ -134,6 +137,8 @@ impl Config {
             ("consumer.workers", wide(self.consumer.workers)),
             ("consumer.batch_rows", wide(self.consumer.batch_rows)),
             ("consumer.lease_ms", self.consumer.lease_ms),
+            ("audit.every_ms", self.audit.every_ms),
+            ("audit.most_rows", wide(self.audit.most_rows)),
             ("follower.fresh_ms", self.follower.fresh_ms),
             ("follower.fetch_wait_ms", self.follower.fetch_wait_ms),
             ("follower.max_bytes", wide(self.follower.max_bytes)),

@@ -24,9 +24,6 @@ use crate::ledger::{DeadLetterState, Ledger, Page};
 use crate::telemetry::Metrics;
 use limiter::Limiter;
 
-/// How often the tables are checked against themselves.
-const CHECK_EVERY: Duration = Duration::from_secs(45);
-
 /// How long the log may be silent before this process does not count as hearing from it.
 const SILENCE: Duration = Duration::from_secs(3);
 
@@ -218,7 +215,6 @@ impl Consumer {
 
     /// Reports progress to operators' tools and sends revokes of abandoned letters again until they are seen; until cancelled.
     pub async fn report(self: Arc<Self>, cancel: CancellationToken) {
-        let mut last_check: Option<Instant> = None;
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
@@ -233,35 +229,11 @@ impl Consumer {
                 tracing::warn!(%error, "cannot report progress to the group");
             }
             self.push_abandoned().await;
-            if last_check.is_none_or(|at| at.elapsed() >= CHECK_EVERY) {
-                last_check = Some(Instant::now());
-                self.check_ledger().await;
-            }
             if let Ok(counts) = self.ledger.dead_letter_counts().await {
                 for state in DeadLetterState::ALL {
                     self.metrics.dead_letters.with_label_values(&[state.as_str()]).set(counts.get(&state).copied().unwrap_or(0));
                 }
             }
-        }
-    }
-
-    /// The tables against themselves. The whole proof is `coupon-svc audit`.
-    async fn check_ledger(&self) {
-        // One process is enough: the owner of the first partition.
-        if !self.owned().contains(&0) {
-            return;
-        }
-        let faults = match self.ledger.self_check().await {
-            Ok(faults) => faults,
-            Err(error) => {
-                tracing::warn!(%error, "cannot check the ledger");
-                return;
-            }
-        };
-        self.metrics.audit_violations.reset();
-        for (kind, coupon, detail) in faults {
-            tracing::error!(kind, coupon.id = %coupon, detail, "the ledger contradicts itself");
-            self.metrics.audit_violations.with_label_values(&[kind.as_str()]).inc();
         }
     }
 

@@ -22,7 +22,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 use thiserror::Error;
-use uuid::Uuid;
 
 use crate::domain::{Body, CouponId, EpochMillis, Offset, Partition, Sequence, Terms, UserId, UserState, now_millis};
 
@@ -210,6 +209,28 @@ pub struct AuditView {
     pub dead_letters: Vec<DeadLetter>,
 }
 
+/// Tables that contradict themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableFault {
+    /// One of [`TABLE_FAULTS`].
+    pub kind: &'static str,
+    pub coupon: CouponId,
+    pub user: Option<String>,
+    pub detail: String,
+}
+
+/// The kinds of [`TableFault`].
+pub const TABLE_FAULTS: [&str; 8] = [
+    "over_issue",
+    "count_wrong",
+    "counters_differ",
+    "revoked_holds",
+    "double_sequence",
+    "double_user",
+    "dead_letter_without_row",
+    "row_without_coupon",
+];
+
 /// A page of keyset pagination: at most `limit` rows after the key `after`.
 #[derive(Debug, Clone)]
 pub struct Page<K> {
@@ -217,7 +238,7 @@ pub struct Page<K> {
     pub after: Option<K>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplayOutcome {
     Replayed,
     NotFound,
@@ -225,6 +246,8 @@ pub enum ReplayOutcome {
     State(DeadLetterState),
     /// Nothing to write: the message could not be read.
     NotAWin,
+    /// The database refuses the row again, for this reason: the letter stays open.
+    Refused(String),
 }
 
 /// Why a ledger call failed. Each asks for another answer of the caller.
@@ -306,10 +329,11 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// now, `None` when there is none. Abandoning -> abandoned happens in the [`Ledger::commit`] that applies the revocation.
     async fn abandon(&self, id: i64) -> Result<Option<DeadLetter>, LedgerError>;
 
-    async fn audit_view(&self, partition: Partition, coupon: Option<CouponId>) -> Result<AuditView, LedgerError>;
+    /// `None`: there are more than `most` issued rows.
+    async fn audit_view(&self, partition: Partition, coupon: Option<CouponId>, most: usize) -> Result<Option<AuditView>, LedgerError>;
 
-    /// Cheap checks on the tables alone, for the background: each fault as (kind, coupon, detail).
-    async fn self_check(&self) -> Result<Vec<(String, Uuid, String)>, LedgerError>;
+    /// Cheap checks on the tables alone.
+    async fn self_check(&self) -> Result<Vec<TableFault>, LedgerError>;
 
     /// (connections in use, connections open); for the gauges.
     fn pool(&self) -> (u32, u32);

@@ -11,13 +11,12 @@ use diesel::prelude::*;
 use diesel::sqlite::{Sqlite, SqliteConnection};
 use futures_util::FutureExt;
 use tokio::sync::Semaphore;
-use uuid::Uuid;
 
 use super::errors::{self, Fault};
 use super::session::{Answer, Command, Control, Query, Session};
 use super::{
     AuditView, Batch, Committed, CouponRow, DeadLetter, DeadLetterState, IssuedRow, Ledger, LedgerError, Loaded, Page, Position,
-    ReplayOutcome, SnapshotSink, migrations, ops,
+    ReplayOutcome, SnapshotSink, TableFault, migrations, ops,
 };
 use crate::domain::{CouponId, EpochMillis, Partition, Terms, UserId};
 
@@ -260,11 +259,11 @@ impl Ledger for SqliteLedger {
         self.call(Access::Write, move |session| now(ops::letters::abandon(session, id))).await
     }
 
-    async fn audit_view(&self, partition: Partition, coupon: Option<CouponId>) -> Result<AuditView, LedgerError> {
-        self.call(Access::Read, move |session| now(ops::snapshot::audit_view(session, partition, coupon))).await
+    async fn audit_view(&self, partition: Partition, coupon: Option<CouponId>, most: usize) -> Result<Option<AuditView>, LedgerError> {
+        self.call(Access::Read, move |session| now(ops::snapshot::audit_view(session, partition, coupon, most))).await
     }
 
-    async fn self_check(&self) -> Result<Vec<(String, Uuid, String)>, LedgerError> {
+    async fn self_check(&self) -> Result<Vec<TableFault>, LedgerError> {
         self.call(Access::Read, |session| now(ops::check::self_check(session))).await
     }
 

@@ -27,7 +27,6 @@ impl Abandon for Abandoner {
             Unavailable
         })?;
         let Some(letter) = letter else { return Ok(None) };
-        tracing::info!(dead_letter.id = id, state = letter.state.as_str(), by, "abandoning a dead letter");
         if let (DeadLetterState::Abandoning, Some(win)) = (letter.state, &letter.win) {
             kill_point("abandon.revoke.before");
             self.issuer.revoke(win.coupon, &win.revocation(format!("dead letter {id} abandoned by {by}"))).await?;

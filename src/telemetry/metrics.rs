@@ -28,6 +28,7 @@ pub struct Metrics {
     pub dead_letters: IntGaugeVec,
     /// `coupon_audit_violations{kind}`
     pub audit_violations: IntGaugeVec,
+    pub audit_last_timestamp_seconds: Gauge,
     /// `coupon_pool_connections{state}`: `in_use`, `open`
     pub pool_connections: IntGaugeVec,
     /// `coupon_http_requests_total{route,status}`
@@ -104,8 +105,12 @@ impl Metrics {
             limiter_wait_seconds_total: add!(Counter::new("coupon_limiter_wait_seconds_total", "Seconds batches waited for permits")),
             dead_letters: add!(IntGaugeVec::new(Opts::new("coupon_dead_letters", "Dead letters by state"), &["state"])),
             audit_violations: add!(IntGaugeVec::new(
-                Opts::new("coupon_audit_violations", "Violations the last background check found, by kind"),
+                Opts::new("coupon_audit_violations", "Violations by kind that the last check of each owned partition found"),
                 &["kind"]
+            )),
+            audit_last_timestamp_seconds: add!(Gauge::new(
+                "coupon_audit_last_timestamp_seconds",
+                "When this process last finished an audit of all its partitions, seconds since the epoch"
             )),
             pool_connections: add!(IntGaugeVec::new(
                 Opts::new("coupon_pool_connections", "Connections to the ledger's database"),
@@ -126,5 +131,25 @@ impl Metrics {
             gate_reachable: add!(IntGauge::new("coupon_gate_reachable", "1 while the gate answers, 0 while the local gate stands in")),
             registry,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// Names of ours in a text, without what Prometheus adds to histograms.
+    fn names(text: &str) -> BTreeSet<&str> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("coupon_"));
+        words.map(|word| ["_bucket", "_sum", "_count"].iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word)).collect()
+    }
+
+    #[test]
+    fn every_metric_of_the_alerts_is_there() {
+        let shipped = include_str!("metrics.rs").split("#[cfg(test)]\nmod tests").next().unwrap();
+        let named = names(include_str!("../../dashboards/alerts.yml"));
+        assert!(named.contains("coupon_audit_violations") && named.contains("coupon_dead_letters"), "{named:?}");
+        let missing: Vec<_> = named.into_iter().filter(|name| !shipped.contains(&format!("\"{name}\""))).collect();
+        assert!(missing.is_empty(), "{missing:?}");
     }
 }

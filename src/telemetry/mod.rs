@@ -1,5 +1,6 @@
 //! What the service says of itself: logs, metrics, health, the ops listener.
 
+pub mod admin;
 mod health;
 pub mod logs;
 mod metrics;

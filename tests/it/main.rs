@@ -7,6 +7,7 @@
 
 mod architecture;
 mod brokers;
+mod audit;
 mod distributed;
 mod embedded;
 mod faults;
@@ -14,6 +15,7 @@ mod identity;
 #[cfg(feature = "kill-points")]
 mod kill_points;
 mod model;
+mod letters;
 mod operations;
 mod outage;
 mod promise;

@@ -79,7 +79,11 @@ async fn a_refused_row_keeps_its_slot_and_is_written_by_a_replay() {
     let kept = tally.answers.iter().find(|answer| answer.user == "poison").unwrap().body["sequence"].clone();
     let letter = open_letter(&deployment).await;
     let id = letter["id"].to_string();
-    assert_eq!((&letter["user_id"], &letter["coupon_id"], &letter["sequence"]), (&json!("poison"), &json!(coupon), &kept), "{letter}");
+    assert_eq!(
+        (&letter["win"]["user_id"], &letter["win"]["coupon_id"], &letter["win"]["sequence"]),
+        (&json!("poison"), &json!(coupon), &kept),
+        "{letter}"
+    );
     assert!(letter["error"].as_str().unwrap().contains("poisoned_by_the_test"), "{letter}");
 
     // Neighbours have their rows, the slot is taken, the holder is a holder.
@@ -92,7 +96,7 @@ async fn a_refused_row_keeps_its_slot_and_is_written_by_a_replay() {
     assert_eq!(result_of(&deployment, &service, &coupon, "a-0").await["result"], "ISSUED");
     let (code, shown, _) = run(&deployment, &["dlq", "show", &id, "--json"]);
     let shown: Value = serde_json::from_str(&shown).unwrap();
-    assert_eq!((code, &shown["sequence"], &shown["state"]), (Some(0), &kept, &json!("open")), "{shown}");
+    assert_eq!((code, &shown["win"]["sequence"], &shown["state"]), (Some(0), &kept, &json!("open")), "{shown}");
     assert_eq!(run(&deployment, &["dlq", "show", "999999"]).0, Some(1));
 
     let (code, _, err) = run(&deployment, &["dlq", "replay", &id]);

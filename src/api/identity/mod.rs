@@ -12,7 +12,9 @@ use actix_web::{FromRequest, HttpRequest};
 
 use super::app;
 use super::error::{Code, Problem};
+use super::trace::TraceId;
 use crate::domain::UserId;
+use crate::telemetry::admin::Actor;
 
 pub use header::{BadNetwork, Network};
 pub use jwt::{JwtError, JwtOptions, JwtVerifier, mint_hs256};
@@ -89,6 +91,11 @@ impl FromRequest for Admin {
         let caller = Caller::from_request(request, payload).into_inner();
         ready(caller.and_then(|caller| if caller.admin { Ok(Self(caller.user)) } else { Err(Code::Forbidden.into()) }))
     }
+}
+
+/// For the admin log.
+pub(super) fn actor<'a>(admin: &'a Admin, trace: &'a TraceId) -> Actor<'a> {
+    Actor { by: admin.0.as_str(), trace_id: Some(trace.as_str()) }
 }
 
 #[cfg(test)]

@@ -10,12 +10,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use diesel::mysql::Mysql;
 use secrecy::SecretString;
-use uuid::Uuid;
 
 use self::pool::Pool;
 use super::{
     AuditView, Batch, Committed, CouponRow, DeadLetter, DeadLetterState, IssuedRow, Ledger, LedgerError, Loaded, Page, Position,
-    ReplayOutcome, SnapshotSink, migrations, ops,
+    ReplayOutcome, SnapshotSink, TableFault, migrations, ops,
 };
 use crate::domain::{CouponId, EpochMillis, Partition, Terms, UserId};
 
@@ -149,11 +148,11 @@ impl Ledger for MysqlLedger {
         call!(self, session => ops::letters::abandon(session, id))
     }
 
-    async fn audit_view(&self, partition: Partition, coupon: Option<CouponId>) -> Result<AuditView, LedgerError> {
-        stream!(self, session => ops::snapshot::audit_view(session, partition, coupon))
+    async fn audit_view(&self, partition: Partition, coupon: Option<CouponId>, most: usize) -> Result<Option<AuditView>, LedgerError> {
+        stream!(self, session => ops::snapshot::audit_view(session, partition, coupon, most))
     }
 
-    async fn self_check(&self) -> Result<Vec<(String, Uuid, String)>, LedgerError> {
+    async fn self_check(&self) -> Result<Vec<TableFault>, LedgerError> {
         stream!(self, session => ops::check::self_check(session))
     }
 

@@ -62,7 +62,10 @@ async fn leave_open<S: Session>(session: &mut S, id: i64, to: DeadLetterState) -
 pub(in crate::ledger) async fn replay<S: Session>(session: &mut S, id: i64) -> Result<ReplayOutcome, Fault> {
     session.control(Control::BeginWrite).await?;
     let result = replay_within(session, id).await;
-    session.settle(result).await
+    match session.settle(result).await {
+        Err(Fault::Data(reason) | Fault::Guard(reason)) => Ok(ReplayOutcome::Refused(reason)),
+        settled => settled,
+    }
 }
 
 async fn replay_within<S: Session>(session: &mut S, id: i64) -> Result<ReplayOutcome, Fault> {

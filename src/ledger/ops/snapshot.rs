@@ -100,13 +100,14 @@ pub(in crate::ledger) async fn audit_view<S: Session>(
     session: &mut S,
     partition: Partition,
     coupon: Option<CouponId>,
-) -> Result<AuditView, Fault> {
+    most: usize,
+) -> Result<Option<AuditView>, Fault> {
     session.control(Control::BeginRead).await?;
-    let result = view(session, partition, coupon).await;
+    let result = view(session, partition, coupon, most).await;
     session.settle(result).await
 }
 
-async fn view<S: Session>(session: &mut S, partition: Partition, only: Option<CouponId>) -> Result<AuditView, Fault> {
+async fn view<S: Session>(session: &mut S, partition: Partition, only: Option<CouponId>, most: usize) -> Result<Option<AuditView>, Fault> {
     let position = reads::positions(session).await?.into_iter().find(|position| position.partition == partition);
     let position = position.ok_or_else(|| Fault::Schema(format!("partition {partition} is not one of this ledger")))?;
     let query = coupons::table.filter(coupons::part.eq(partition)).order(coupons::coupon_id).select(coupons::all_columns);
@@ -128,12 +129,15 @@ async fn view<S: Session>(session: &mut S, partition: Partition, only: Option<Co
     };
     let ids: Vec<String> = view.coupons.iter().map(|row| row.coupon.to_string()).collect();
     for id in ids {
-        view_coupon(session, &mut view, id).await?;
+        if !view_coupon(session, &mut view, id, most).await? {
+            return Ok(None);
+        }
     }
-    Ok(view)
+    Ok(Some(view))
 }
 
-async fn view_coupon<S: Session>(session: &mut S, view: &mut AuditView, id: String) -> Result<(), Fault> {
+/// False: the view would hold more than `most` issued rows.
+async fn view_coupon<S: Session>(session: &mut S, view: &mut AuditView, id: String, most: usize) -> Result<bool, Fault> {
     let query =
         coupon_terms::table.filter(coupon_terms::coupon_id.eq(id.clone())).order(coupon_terms::version).select(coupon_terms::all_columns);
     view.terms.extend(convert(session.load::<TermsRaw, _>(query).await?)?);
@@ -152,8 +156,11 @@ async fn view_coupon<S: Session>(session: &mut S, view: &mut AuditView, id: Stri
         let last = page.len() < PAGE;
         after = page.last().map_or(after, |row| row.sequence);
         view.issued.extend(convert(page)?);
+        if view.issued.len() > most {
+            return Ok(false);
+        }
         if last {
-            return Ok(());
+            return Ok(true);
         }
     }
 }

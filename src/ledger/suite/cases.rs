@@ -25,11 +25,11 @@ pub(super) async fn a_batch_is_loaded_back(bench: Arc<Bench>) {
     assert!(row.issued_at >= before);
     assert_eq!(bench.ledger.issued(coupon, &user("u9")).await.unwrap(), None);
 
-    let view = bench.ledger.audit_view(0, None).await.unwrap();
+    let view = bench.ledger.audit_view(0, None, usize::MAX).await.unwrap().unwrap();
     assert_eq!((view.position.next, view.issued.len(), view.terms.len(), view.coupons.len()), (3, 3, 1, 1));
     assert_eq!(view.terms, batch.terms);
-    assert_eq!(bench.ledger.audit_view(0, Some(coupon)).await.unwrap().issued, view.issued);
-    assert!(bench.ledger.audit_view(1, None).await.unwrap().coupons.is_empty());
+    assert_eq!(bench.ledger.audit_view(0, Some(coupon), usize::MAX).await.unwrap().unwrap().issued, view.issued);
+    assert!(bench.ledger.audit_view(1, None, usize::MAX).await.unwrap().unwrap().coupons.is_empty());
     assert_eq!(bench.ledger.positions().await.unwrap().len(), 4);
 
     // The same row again, unchanged but for the offset, is an update.
@@ -71,7 +71,7 @@ pub(super) async fn of_two_racing_writers_one_wins(bench: Arc<Bench>) {
         let won = [&a, &b].into_iter().filter(|result| result.is_ok()).count();
         assert_eq!(won, 1, "{a:?} {b:?}");
         assert!([a, b].into_iter().any(|result| matches!(result, Err(LedgerError::Fenced(0)))));
-        let rows = bench.ledger.audit_view(0, Some(coupon)).await.unwrap().issued.len();
+        let rows = bench.ledger.audit_view(0, Some(coupon), usize::MAX).await.unwrap().unwrap().issued.len();
         assert_eq!(rows, 1);
     }
 }
@@ -94,7 +94,7 @@ pub(super) async fn a_snapshot_is_of_one_instant(bench: Arc<Bench>) {
         assert_eq!(seen.doubles, 0);
         let loaded = bench.ledger.load(&[0], &HashMap::from([(coupon, vec![user("u0")])])).await.unwrap();
         assert_eq!(loaded.coupons.get(&coupon).map_or(0, |row| row.issued), loaded.positions[&0].next);
-        let view = bench.ledger.audit_view(0, None).await.unwrap();
+        let view = bench.ledger.audit_view(0, None, usize::MAX).await.unwrap().unwrap();
         assert_eq!(i64::try_from(view.issued.len()).unwrap(), view.position.next);
         assert_eq!(bench.ledger.self_check().await.unwrap(), Vec::new());
         moments.insert(next);
@@ -145,7 +145,7 @@ pub(super) async fn a_revoked_win_frees_its_row(bench: Arc<Bench>) {
     assert_eq!(bench.ledger.issued(coupon, &user("u1")).await.unwrap(), None);
     let loaded = bench.ledger.load(&[], &HashMap::from([(coupon, vec![user("u1")])])).await.unwrap();
     assert_eq!(loaded.users[&coupon][&user("u1")], UserState::Revoked(2));
-    let view = bench.ledger.audit_view(0, Some(coupon)).await.unwrap();
+    let view = bench.ledger.audit_view(0, Some(coupon), usize::MAX).await.unwrap().unwrap();
     assert_eq!(view.revocations, [RevocationRow { won_offset: 1, ..revocation(coupon, "u1", 2, 3) }]);
     let seen = snapshot(&*bench.ledger).await;
     assert_eq!(seen.users[&(coupon, "u1".to_owned())], UserState::Revoked(2));
@@ -162,7 +162,8 @@ pub(super) async fn a_user_may_win_and_lose_in_one_batch(bench: Arc<Bench>) {
     bench.ledger.commit(&batch).await.unwrap();
     let letters = bench.ledger.dead_letters(None, Page { limit: 10, after: None }).await.unwrap();
     assert_eq!(letters.iter().map(|letter| letter.state).collect::<Vec<_>>(), [DeadLetterState::Abandoned]);
-    let offsets: Vec<_> = bench.ledger.audit_view(0, None).await.unwrap().revocations.iter().map(|row| row.won_offset).collect();
+    let offsets: Vec<_> =
+        bench.ledger.audit_view(0, None, usize::MAX).await.unwrap().unwrap().revocations.iter().map(|row| row.won_offset).collect();
     assert_eq!(offsets, [0, 1]);
     assert_eq!(bench.ledger.self_check().await.unwrap(), Vec::new());
 }

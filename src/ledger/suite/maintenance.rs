@@ -90,35 +90,35 @@ pub(super) async fn self_check_finds_what_was_planted(bench: Arc<Bench>) {
     let coupon = CouponId::random();
     bench.ledger.commit(&wins(coupon, 3, 0, &names("u", 0..3))).await.unwrap();
     assert_eq!(bench.ledger.self_check().await.unwrap(), Vec::new());
-    let kinds = |found: Vec<(String, Uuid, String)>| -> HashSet<String> {
-        assert!(found.iter().all(|fault| fault.1 == *coupon.as_uuid()));
-        found.into_iter().map(|fault| fault.0).collect()
+    let kinds = |found: Vec<TableFault>| -> HashSet<&'static str> {
+        assert!(found.iter().all(|fault| fault.coupon == coupon && TABLE_FAULTS.contains(&fault.kind)), "{found:?}");
+        found.into_iter().map(|fault| fault.kind).collect()
     };
     if !bench.is_sqlite() {
         bench.sql("ALTER TABLE coupons DROP CONSTRAINT coupons_issued_within_total").await;
     }
     let plants = [
-        ("count", "UPDATE coupons SET issued = 2", "UPDATE coupons SET issued = 3"),
-        ("over_issued", "UPDATE coupons SET issued = 4", "UPDATE coupons SET issued = 3"),
-        ("sequence", "UPDATE coupons SET next_sequence = 3", "UPDATE coupons SET next_sequence = 4"),
-        ("sequence_gap", "UPDATE coupons SET next_sequence = 9", "UPDATE coupons SET next_sequence = 4"),
+        ("count_wrong", "UPDATE coupons SET issued = 2", "UPDATE coupons SET issued = 3"),
+        ("over_issue", "UPDATE coupons SET issued = 4", "UPDATE coupons SET issued = 3"),
+        ("counters_differ", "UPDATE coupons SET next_sequence = 3", "UPDATE coupons SET next_sequence = 4"),
+        ("counters_differ", "UPDATE coupons SET next_sequence = 9", "UPDATE coupons SET next_sequence = 4"),
         (
             "revoked_holds",
             "INSERT INTO revocations SELECT coupon_id, user_id, 50, 0, 0, 'planted', 0 FROM issued_coupons WHERE sequence = 1",
             "DELETE FROM revocations",
         ),
         (
-            "sequence_twice",
+            "double_sequence",
             "INSERT INTO revocations SELECT coupon_id, 'another', 1, 0, 0, 'planted', 0 FROM issued_coupons WHERE sequence = 1",
             "DELETE FROM revocations",
         ),
         (
-            "dead_letter_holds",
+            "double_user",
             "INSERT INTO dead_letters SELECT 1, 0, 0, coupon_id, user_id, 50, 0, '', '', '', 'open', 0, 0 FROM issued_coupons WHERE sequence = 1",
             "DELETE FROM dead_letters",
         ),
         (
-            "dead_letter_missing",
+            "dead_letter_without_row",
             "INSERT INTO dead_letters SELECT 1, 0, 0, coupon_id, 'gone', 50, 0, '', '', '', 'replayed', 0, 0 FROM issued_coupons WHERE sequence = 1",
             "DELETE FROM dead_letters",
         ),
@@ -131,5 +131,5 @@ pub(super) async fn self_check_finds_what_was_planted(bench: Arc<Bench>) {
         assert_eq!(bench.ledger.self_check().await.unwrap(), Vec::new(), "after {kind}");
     }
     bench.sql("DELETE FROM coupons").await;
-    assert_eq!(kinds(bench.ledger.self_check().await.unwrap()), HashSet::from(["no_coupon".to_owned()]));
+    assert_eq!(kinds(bench.ledger.self_check().await.unwrap()), HashSet::from(["row_without_coupon"]));
 }

@@ -4,6 +4,7 @@ mod cluster;
 pub mod crowd;
 mod deployment;
 mod proxy;
+mod tables;
 
 pub use cluster::{BROKERS, Stack};
 pub use crowd::{Tally, ask, crowd, users};
