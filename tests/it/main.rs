@@ -8,6 +8,7 @@ mod architecture;
 mod distributed;
 mod embedded;
 mod faults;
+mod hostile;
 mod identity;
 mod operations;
 mod promise;

@@ -3,10 +3,12 @@
 mod crowd;
 mod deployment;
 mod proxy;
+mod raw;
 
 pub use crowd::{ask, crowd, users};
 pub use deployment::{Deployment, Parts, Process};
 pub use proxy::Proxy;
+pub use raw::Raw;
 
 use std::time::{Duration, Instant};
 
