@@ -151,6 +151,8 @@ async fn a_request_within_a_request_is_never_answered() {
         assert_eq!(answer.status, 400, "chunk {size:?}: {answer:?}");
         assert!(raw.answer().await.is_none_or(|next| next.status == 400 && next.body.is_empty()), "chunk {size:?}");
     }
+    let log = std::fs::read_to_string(&service.log).unwrap();
+    assert!(!log.contains("ERROR") && !log.contains("actix_http"), "what clients send fills no log: {log}");
     // Nobody asked in the victim's name.
     deployment.settles(&coupon, 0).await;
 }
