@@ -7,7 +7,9 @@ BINARY = target/release/coupon-svc
 
 export CONFIG SEED MINUTES
 
-.PHONY: help run test check fmt burst chaos overload audit stack-up stack-down stack-status stack-wipe
+SECONDS ?= 60
+
+.PHONY: help run test check fmt fuzz burst chaos overload audit stack-up stack-down stack-status stack-wipe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +30,9 @@ check: ## formatting, lints and documentation, all without a warning
 
 fmt: ## format the sources
 	cargo fmt
+
+fuzz: ## fuzz the record codec and the rule for SECONDS (60); installs cargo-fuzz when missing
+	@scripts/fuzz.sh "$(SECONDS)"
 
 burst: ## 10,000 users at one instant for 1,000 coupons, against a running service (k6)
 	@scripts/burst.sh

@@ -14,8 +14,12 @@ mod issue;
 mod limits;
 mod me;
 mod page;
+mod patience;
+mod server;
 mod trace;
 
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -23,13 +27,11 @@ mod tests;
 
 use std::fmt;
 use std::future::{Ready, ready};
-use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::{Payload, Server};
-use actix_web::{FromRequest, HttpRequest, HttpServer, web};
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest, web};
 use async_trait::async_trait;
 
 use self::edge::{Edge, Route};
@@ -43,6 +45,7 @@ use crate::telemetry::Metrics;
 pub use dead_letters::{DeadLetterJson, outcome_of_abandon, outcome_of_replay};
 pub use error::{Code, Problem};
 pub use identity::{BadNetwork, Caller, Identity, JwtError, JwtOptions, JwtVerifier, Network, mint_hs256};
+pub use server::{bind, serve};
 
 /// Takes back a win that cannot be written: open -> abandoning, and the revocation appended until it is seen in the log.
 #[async_trait]
@@ -84,6 +87,8 @@ pub struct ApiOptions {
     pub keep_alive: Duration,
     /// For the head of a request, and again for its body.
     pub client_request_timeout: Duration,
+    /// From the first byte of a request to the last of its answer, however either side spends it; then the connection is cut.
+    pub exchange_timeout: Duration,
     pub client_disconnect_timeout: Duration,
     /// How long requests in flight are waited for at a graceful stop; whole seconds.
     pub shutdown_timeout: Duration,
@@ -98,6 +103,7 @@ impl Default for ApiOptions {
             workers: std::thread::available_parallelism().map_or(2, usize::from),
             keep_alive: Duration::from_secs(75),
             client_request_timeout: Duration::from_secs(5),
+            exchange_timeout: Duration::from_secs(30),
             client_disconnect_timeout: Duration::from_secs(1),
             shutdown_timeout: Duration::from_secs(10),
         }
@@ -188,39 +194,6 @@ fn configure(config: &mut web::ServiceConfig, app: &web::Data<App>) {
         .service(resource(REPLAY).route(web::post().to(dead_letters::replay)).wrap(edge(REPLAY)))
         .service(resource(ABANDON).route(web::post().to(dead_letters::abandon)).wrap(edge(ABANDON)))
         .default_service(web::to(not_found).wrap(edge(UNMATCHED)));
-}
-
-/// A listener with a backlog for a crowd that connects at once; the standard library's has 128 places.
-///
-/// # Errors
-/// The address cannot be bound.
-pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    const BACKLOG: u32 = 16_384;
-    let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }?;
-    #[cfg(unix)]
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)?.into_std()
-}
-
-/// Serves the API on `listener` once the returned server is awaited. Signals are not its business: `Server::handle().stop(true)`
-/// ends it, requests in flight answered within the shutdown timeout.
-///
-/// # Errors
-/// The listener cannot be used.
-pub fn serve(listener: TcpListener, state: ApiState, options: ApiOptions) -> io::Result<Server> {
-    let workers = options.workers.max(1);
-    let app = web::Data::new(App::new(state, &options));
-    let server = HttpServer::new(move || actix_web::App::new().configure(|config| configure(config, &app)))
-        .workers(workers)
-        .max_connections(options.max_connections.div_ceil(workers).max(1))
-        .keep_alive(options.keep_alive)
-        .client_request_timeout(options.client_request_timeout)
-        .client_disconnect_timeout(options.client_disconnect_timeout)
-        .shutdown_timeout(options.shutdown_timeout.as_secs())
-        .disable_signals()
-        .listen(listener)?;
-    Ok(server.run())
 }
 
 /// The `OpenAPI` 3.1 document of the routes.

@@ -157,6 +157,7 @@ pub struct Api {
     pub body_limit_bytes: usize,
     pub request_timeout_ms: u64,
     pub header_timeout_ms: u64,
+    pub exchange_timeout_ms: u64,
     pub keep_alive_ms: u64,
     pub shutdown_timeout_ms: u64,
 }
@@ -170,6 +171,11 @@ impl Api {
     #[must_use]
     pub const fn header_timeout(&self) -> Duration {
         Duration::from_millis(self.header_timeout_ms)
+    }
+
+    #[must_use]
+    pub const fn exchange_timeout(&self) -> Duration {
+        Duration::from_millis(self.exchange_timeout_ms)
     }
 
     #[must_use]

@@ -125,6 +125,7 @@ impl Config {
             ("api.body_limit_bytes", wide(self.api.body_limit_bytes)),
             ("api.request_timeout_ms", self.api.request_timeout_ms),
             ("api.header_timeout_ms", self.api.header_timeout_ms),
+            ("api.exchange_timeout_ms", self.api.exchange_timeout_ms),
             ("api.keep_alive_ms", self.api.keep_alive_ms),
             ("api.shutdown_timeout_ms", self.api.shutdown_timeout_ms),
             ("redis.command_timeout_ms", self.redis.command_timeout_ms),
@@ -146,6 +147,13 @@ impl Config {
             if amount == 0 {
                 faults.add(key, "must not be 0");
             }
+        }
+        let exchange = self.api.header_timeout_ms.saturating_mul(2).saturating_add(self.api.request_timeout_ms);
+        if self.api.exchange_timeout_ms <= exchange && self.api.exchange_timeout_ms > 0 {
+            faults.add(
+                "api.exchange_timeout_ms",
+                "must be above api.request_timeout_ms and twice api.header_timeout_ms, which are parts of it",
+            );
         }
         if self.follower.fetch_wait_ms >= self.follower.fresh_ms && self.follower.fresh_ms > 0 {
             faults.add("follower.fetch_wait_ms", "must be below follower.fresh_ms, or an idle log looks stale");

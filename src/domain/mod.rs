@@ -11,6 +11,6 @@ mod terms;
 mod tests;
 
 pub use ids::{BadCouponId, BadUserId, CouponId, EpochMillis, Offset, Partition, Sequence, UserId, issue_id, now_millis, partition_of};
-pub use record::{Body, Decoded, Record, SkipReason, StopReason, WRITE_VERSION, decode, encode, fingerprint};
+pub use record::{Body, Decoded, MAX_REASON_BYTES, Record, SkipReason, StopReason, WRITE_VERSION, decode, encode, fingerprint};
 pub use roster::{Decision, Refusal, Roster, UserState};
 pub use terms::{Discount, FieldFault, Status, Terms, TermsDraft, TermsPatch};

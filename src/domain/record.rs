@@ -10,10 +10,17 @@ use std::hash::Hasher;
 use thiserror::Error;
 
 use super::ids::{CouponId, EpochMillis, Partition, Sequence, UserId, partition_of};
-use super::terms::Terms;
+use super::terms::{MAX_INSTANT, Terms};
 
 /// The version this build writes, and the newest it reads.
 pub const WRITE_VERSION: u32 = 1;
+
+/// The longest reason of a revocation, in bytes; a record with a longer one is no record.
+pub const MAX_REASON_BYTES: usize = 2_000;
+/// As the API's own trace ids.
+const MAX_TRACE_BYTES: usize = 64;
+/// What an error quotes of a message: anybody may have written it, at any length.
+const MAX_QUOTE_CHARS: usize = 200;
 
 /// One decoded record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +44,22 @@ pub enum Body {
     Terms(Terms),
     /// A win is taken back: only the one with this sequence.
     Revoke { user_id: UserId, sequence: Sequence, reason: String, at: EpochMillis },
+}
+
+impl Body {
+    /// Why no reader takes this record, although it can be parsed: no writer of ours makes it, and somewhere behind the rule a sum would
+    /// overflow or a column refuse it, which would stop a reader for good.
+    fn fault(&self) -> Option<&'static str> {
+        let is_instant = |at: &EpochMillis| (0..=MAX_INSTANT).contains(at);
+        match self {
+            Self::Issue { at, .. } | Self::Revoke { at, .. } if !is_instant(at) => Some("at is out of range"),
+            Self::Issue { trace_id, .. } if trace_id.len() > MAX_TRACE_BYTES => Some("trace_id is too long"),
+            Self::Revoke { sequence, .. } if *sequence < 1 => Some("sequence is out of range"),
+            Self::Revoke { reason, .. } if reason.len() > MAX_REASON_BYTES => Some("reason is too long"),
+            Self::Issue { .. } | Self::Revoke { .. } => None,
+            Self::Terms(terms) => terms.fault(),
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -103,18 +126,26 @@ pub fn decode(partition: Partition, partitions: Partition, key: &[u8], value: &[
     }
     let header: Header<'_> = match serde_json::from_slice(value) {
         Ok(header) => header,
-        Err(error) => return Ok(Decoded::Skip(SkipReason::Unreadable(error.to_string()))),
+        Err(error) => return Ok(unreadable(&error.to_string())),
     };
     if header.v != u64::from(WRITE_VERSION) {
         return Err(StopReason::UnknownVersion(header.v));
     }
     if !matches!(header.kind.as_ref(), "issue" | "terms" | "revoke") {
-        return Err(StopReason::UnknownType(header.kind.into_owned()));
+        return Err(StopReason::UnknownType(quoted(&header.kind)));
     }
     match serde_json::from_slice::<Body>(value) {
-        Ok(body) => Ok(Decoded::Record(Record { coupon, body })),
-        Err(error) => Ok(Decoded::Skip(SkipReason::Unreadable(error.to_string()))),
+        Ok(body) => Ok(body.fault().map_or_else(|| Decoded::Record(Record { coupon, body }), unreadable)),
+        Err(error) => Ok(unreadable(&error.to_string())),
     }
+}
+
+fn unreadable(why: &str) -> Decoded {
+    Decoded::Skip(SkipReason::Unreadable(quoted(why)))
+}
+
+fn quoted(text: &str) -> String {
+    text.chars().take(MAX_QUOTE_CHARS).collect()
 }
 
 /// A hash of one message, stored beside the next offset: a topic that was deleted and grown again does not match it.

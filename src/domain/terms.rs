@@ -120,7 +120,7 @@ const MAX_QUANTITY: i64 = 1_000_000_000;
 const MAX_NAME_CHARS: usize = 100;
 const MAX_KIND_CHARS: usize = 32;
 /// 9999-12-31T23:59:59.999Z, the last instant RFC 3339 can write.
-const MAX_INSTANT: EpochMillis = 253_402_300_799_999;
+pub(super) const MAX_INSTANT: EpochMillis = 253_402_300_799_999;
 
 impl TermsDraft {
     /// Every fault of the proposal; empty when it can be made a coupon.
@@ -204,6 +204,24 @@ impl TermsPatch {
 }
 
 impl Terms {
+    /// Why no reader takes a record with these terms; see [`super::record`]. Texts are judged by bytes alone: what counts as blank or as a
+    /// control character is a matter of the Unicode version a reader was built with.
+    pub(super) fn fault(&self) -> Option<&'static str> {
+        const MAX_CHAR_BYTES: usize = 4;
+        let is_instant = |at: &EpochMillis| (0..=MAX_INSTANT).contains(at);
+        if self.version < 1 {
+            Some("version is out of range")
+        } else if !(1..=MAX_QUANTITY).contains(&self.total_quantity) {
+            Some("total_quantity is out of range")
+        } else if self.name.len() > MAX_NAME_CHARS * MAX_CHAR_BYTES || self.kind.len() > MAX_KIND_CHARS * MAX_CHAR_BYTES {
+            Some("name or kind is too long")
+        } else if ![self.opens_at, self.closes_at].iter().flatten().all(is_instant) {
+            Some("the window is out of range")
+        } else {
+            None
+        }
+    }
+
     /// Whether both say the same but for who said it and when.
     #[must_use]
     pub fn same_wish(&self, other: &Self) -> bool {

@@ -125,7 +125,7 @@ impl Issuer {
     pub async fn close_ended(&self) {
         let now = now_millis();
         for (coupon, state) in self.follower.coupons() {
-            let ended = state.terms.closes_at.is_some_and(|closes_at| now >= closes_at + CLOSE_AFTER_MILLIS);
+            let ended = state.terms.closes_at.is_some_and(|closes_at| now - CLOSE_AFTER_MILLIS >= closes_at);
             if ended && state.terms.status != Status::Closed {
                 let mut terms = state.terms;
                 terms.version += 1;

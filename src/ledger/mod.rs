@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::domain::{Body, CouponId, EpochMillis, Offset, Partition, Sequence, Terms, UserId, UserState, now_millis};
+use crate::domain::{Body, CouponId, EpochMillis, MAX_REASON_BYTES, Offset, Partition, Sequence, Terms, UserId, UserState, now_millis};
 
 pub use mysql::{MysqlLedger, MysqlOptions};
 pub use sqlite::SqliteLedger;
@@ -139,9 +139,10 @@ pub struct DeadWin {
 }
 
 impl DeadWin {
-    /// The record that takes this win back.
+    /// The record that takes this win back; a reason too long for a record is cut.
     #[must_use]
-    pub fn revocation(&self, reason: String) -> Body {
+    pub fn revocation(&self, mut reason: String) -> Body {
+        reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
         Body::Revoke { user_id: self.user.clone(), sequence: self.sequence, reason, at: now_millis() }
     }
 }

@@ -8,8 +8,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::LogFormat;
 
-/// The levels when nothing else is said.
-pub const DEFAULT_FILTER: &str = "info,rskafka=warn,fred=warn,actix_server=warn";
+/// The levels when nothing else is said. `actix_http` calls every head that it cannot read an error: anybody could fill the disk.
+pub const DEFAULT_FILTER: &str = "info,rskafka=warn,fred=warn,actix_server=warn,actix_http=off";
 
 /// Logs could not be set up.
 #[derive(Debug, thiserror::Error)]

@@ -6,16 +6,17 @@
 #![allow(clippy::disallowed_methods, reason = "tests wait and kill")]
 
 mod architecture;
-mod brokers;
 mod audit;
+mod brokers;
 mod distributed;
 mod embedded;
 mod faults;
+mod hostile;
 mod identity;
 #[cfg(feature = "kill-points")]
 mod kill_points;
-mod model;
 mod letters;
+mod model;
 mod operations;
 mod outage;
 mod promise;

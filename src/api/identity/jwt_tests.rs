@@ -216,3 +216,66 @@ fn unusable_keys_are_refused_by_name() {
     let secret = jwks_keys(r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#).err().unwrap();
     assert_eq!(secret, "keys[0] is secret; only public keys belong here");
 }
+
+#[test]
+fn a_subject_has_the_characters_and_the_length_of_a_user_id() {
+    let verifier = verifier(with_secret());
+    let accepted = |sub: &str| verifier.verify(&sign(Algorithm::HS256, None, &json!({"sub": sub, "exp": in_seconds(60)}))).is_ok();
+    for byte in 0..=255_u8 {
+        // Above 127 these are characters of two bytes.
+        let good = byte.is_ascii_alphanumeric() || b"._:@-".contains(&byte);
+        assert_eq!(accepted(&format!("a{}z", char::from(byte))), good, "{byte}");
+    }
+    for (length, good) in [(0, false), (1, true), (64, true), (65, false), (5_000, false)] {
+        assert_eq!(accepted(&"x".repeat(length)), good, "{length}");
+    }
+}
+
+#[test]
+fn claims_are_not_looked_for_elsewhere() {
+    let verifier = verifier(with_secret());
+    let exp = in_seconds(60);
+    for bad in [
+        json!({"claims": {"sub": "root", "admin": true}, "exp": exp}),
+        json!({"sub": {"sub": "root"}, "exp": exp}),
+        json!({"sub": ["root"], "exp": exp}),
+        json!({"sub": "root", "exp": [exp]}),
+        json!({"sub": "root", "exp": {"exp": exp}}),
+        json!({"sub": "root", "exp": exp.to_string()}),
+        json!({"sub": "root", "exp": -1}),
+        json!({"sub": "root", "exp": exp, "admin": {"admin": true}}),
+        json!({"sub": "root", "exp": exp, "admin": [true]}),
+        json!([{"sub": "root", "exp": exp}]),
+        json!("root"),
+    ] {
+        refused(&verifier, &bad);
+    }
+    let nested = json!({"sub": "alice", "exp": exp, "user": {"admin": true}, "Admin": true, "iat": in_seconds(9_000), "roles": ["admin"]});
+    let caller = verifier.verify(&sign(Algorithm::HS256, None, &nested)).unwrap();
+    assert_eq!((caller.user.as_str(), caller.admin), ("alice", false), "iat says when a token was made, not from when it holds");
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 1_000, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn no_bytes_are_a_token(token in ".{0,200}", parts in "[A-Za-z0-9_=-]{0,60}\\.[A-Za-z0-9_=-]{0,60}\\.[A-Za-z0-9_=-]{0,60}") {
+        let verifier = verifier(with_secret());
+        proptest::prop_assert!(verifier.verify(&token).is_err() && verifier.verify(&parts).is_err());
+    }
+
+    /// The end of a base64 text may hold bits that mean nothing; every other change is noticed.
+    #[test]
+    fn a_changed_token_names_nobody_else(at in proptest::prelude::any::<proptest::sample::Index>(), byte in 33..127_u8) {
+        let verifier = verifier(with_secret());
+        let good = sign(Algorithm::HS256, None, &claims());
+        let mut changed = good.clone().into_bytes();
+        let at = at.index(changed.len());
+        changed[at] = byte;
+        let changed = String::from_utf8(changed).unwrap();
+        match verifier.verify(&changed) {
+            Ok(caller) => proptest::prop_assert!((changed == good || at + 1 == good.len()) && caller == verifier.verify(&good).unwrap()),
+            Err(_) => proptest::prop_assert!(changed != good),
+        }
+    }
+}

@@ -147,4 +147,36 @@ mod tests {
         assert!(identity.caller(Some("10.2.2.3".parse().unwrap()), &alice).is_err());
         assert!(identity.caller(None, &alice).is_err());
     }
+
+    #[test]
+    fn a_token_is_given_once_and_alone() {
+        let secret = "a secret of at least thirty-two bytes";
+        let options = JwtOptions { hs256_secret: Some(secret.into()), ..JwtOptions::default() };
+        let identity = Identity::Jwt(JwtVerifier::new(options).unwrap());
+        let ttl = std::time::Duration::from_secs(60);
+        let of = |name: &str| mint_hs256(&secret.into(), &name.parse().unwrap(), false, ttl, None, None).unwrap();
+        let (alice, bob) = (of("alice"), of("bob"));
+        let caller = |values: &[String]| {
+            let mut map = HeaderMap::new();
+            for value in values {
+                map.append(AUTHORIZATION, HeaderValue::try_from(value).unwrap());
+            }
+            identity.caller(None, &map).map(|caller| caller.user.to_string())
+        };
+        assert_eq!(caller(&[format!("Bearer {alice}")]).unwrap(), "alice");
+        assert_eq!(caller(&[format!("bEARER  {alice} ")]).unwrap(), "alice");
+        for bad in [
+            vec![format!("Bearer {alice}"), format!("Bearer {alice}")],
+            vec![format!("Bearer {alice}"), format!("Bearer {bob}")],
+            vec![format!("Basic x"), format!("Bearer {alice}")],
+            vec![format!("Bearer {alice}, Bearer {bob}")],
+            vec![format!("Bearer {alice} {bob}")],
+            vec![format!("Bearer{alice}")],
+            vec![alice.clone()],
+            vec![format!("Bearer {}", "x".repeat(100_000))],
+            vec![format!("Bearer {alice}{}", "x".repeat(8_192))],
+        ] {
+            assert_eq!(caller(&bad).unwrap_err().code(), Code::Unauthenticated);
+        }
+    }
 }

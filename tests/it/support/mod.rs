@@ -4,12 +4,14 @@ mod cluster;
 pub mod crowd;
 mod deployment;
 mod proxy;
+mod raw;
 mod tables;
 
 pub use cluster::{BROKERS, Stack};
 pub use crowd::{Tally, ask, crowd, users};
 pub use deployment::{Deployment, Parts, Process};
 pub use proxy::Proxy;
+pub use raw::Raw;
 
 use std::time::{Duration, Instant};
 
