@@ -168,7 +168,7 @@ mod tests {
         for bad in [
             vec![format!("Bearer {alice}"), format!("Bearer {alice}")],
             vec![format!("Bearer {alice}"), format!("Bearer {bob}")],
-            vec![format!("Basic x"), format!("Bearer {alice}")],
+            vec!["Basic x".to_owned(), format!("Bearer {alice}")],
             vec![format!("Bearer {alice}, Bearer {bob}")],
             vec![format!("Bearer {alice} {bob}")],
             vec![format!("Bearer{alice}")],
