@@ -85,7 +85,7 @@ impl Ledger for FakeLedger {
     }
 
     async fn dead_letters(&self, state: Option<DeadLetterState>, page: Page<i64>) -> Result<Vec<DeadLetter>, LedgerError> {
-        let letters = (page.after.unwrap_or(0) + 1..=LETTERS).filter_map(letter);
+        let letters = (1..=LETTERS).filter(|id| page.after.is_none_or(|after| *id > after)).filter_map(letter);
         let letters = letters.filter(|letter| state.is_none_or(|state| letter.state == state));
         Ok(letters.take(usize::try_from(page.limit).unwrap()).collect())
     }

@@ -38,8 +38,6 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("actix_web", &["api/", "telemetry/ops"]),
     ("actix_http", &["api/"]),
     ("actix_service", &["api/"]),
-    ("rsasl", &["journal/kafka"]),
-    ("tokio_rustls", &["journal/kafka"]),
     ("jsonwebtoken", &["api/identity"]),
     ("sd_notify", &["roles/systemd"]),
     ("clap", &["cli.rs"]),
