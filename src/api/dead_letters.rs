@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::error::{Code, Problem};
 use super::identity::{Admin, actor};
@@ -11,6 +12,7 @@ use super::page::{Page, Query, one_more};
 use super::trace::TraceId;
 use super::{App, instant};
 use crate::domain::{CouponId, Offset, Partition, Sequence, UserId};
+use crate::issuer::Unavailable;
 use crate::ledger::{self, DeadLetter, DeadLetterState, LedgerError, ReplayOutcome};
 use crate::telemetry::admin::{Action, Outcome};
 
@@ -87,21 +89,23 @@ pub(super) async fn list(_: Admin, app: web::Data<App>, request: HttpRequest) ->
     let after = query.get("after", "must be the next of another page", |text| text.parse::<i64>().ok());
     let state = query.get("state", "must be open, abandoning, replayed or abandoned", DeadLetterState::parse);
     query.done()?;
-    let rows = app.state.ledger.dead_letters(state, ledger::Page { limit: one_more(limit), after }).await?;
+    let rows = app.in_time(app.state.ledger.dead_letters(state, ledger::Page { limit: one_more(limit), after })).await?;
     let page: Page<DeadLetterJson> = Page::of(rows, limit, |letter| letter.id.to_string(), DeadLetterJson::from);
     Ok(HttpResponse::Ok().json(page))
 }
 
 /// `GET /api/v1/admin/dead-letters/{id}`
 pub(super) async fn show(_: Admin, app: web::Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let letter = app.state.ledger.dead_letter(id_of(&request)?).await?.ok_or(Code::NotFound)?;
+    let letter = app.in_time(app.state.ledger.dead_letter(id_of(&request)?)).await?.ok_or(Code::NotFound)?;
     Ok(letter_answer(letter))
 }
 
 /// `POST /api/v1/admin/dead-letters/{id}/replay`; repeating it is the same answer.
 pub(super) async fn replay(admin: Admin, trace: TraceId, app: web::Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let id = id_of(&request)?;
-    let replayed = app.state.ledger.replay(id).await;
+    // Dropped, it is rolled back or has committed; asking again tells.
+    let late = || LedgerError::Down("no answer in time".to_owned());
+    let replayed = timeout(app.answer_timeout, app.state.ledger.replay(id)).await.unwrap_or_else(|_| Err(late()));
     let (outcome, detail) = outcome_of_replay(&replayed);
     actor(&admin, &trace).did_to_dead_letter(Action::DeadLetterReplay, id, outcome, &detail);
     match replayed? {
@@ -111,7 +115,7 @@ pub(super) async fn replay(admin: Admin, trace: TraceId, app: web::Data<App>, re
         ReplayOutcome::NotAWin => return Err(Code::NotAWin.into()),
         ReplayOutcome::Refused(error) => return Err(Problem::new(Code::StillRefused).member("error", error)),
     }
-    Ok(letter_answer(app.state.ledger.dead_letter(id).await?.ok_or(Code::NotFound)?))
+    Ok(letter_answer(app.in_time(app.state.ledger.dead_letter(id)).await?.ok_or(Code::NotFound)?))
 }
 
 /// What the admin log says of a replay, on every surface.
@@ -131,7 +135,8 @@ pub fn outcome_of_replay(replayed: &Result<ReplayOutcome, LedgerError>) -> (Outc
 /// `POST /api/v1/admin/dead-letters/{id}/abandon`; repeating it is the same answer.
 pub(super) async fn abandon(admin: Admin, trace: TraceId, app: web::Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let id = id_of(&request)?;
-    let abandoned = app.state.abandon.abandon(id, admin.0.as_str()).await;
+    let abandoning = app.state.abandon.abandon(id, admin.0.as_str());
+    let abandoned = timeout(app.answer_timeout, abandoning).await.unwrap_or(Err(Unavailable));
     let state = abandoned.as_ref().map(|letter| letter.as_ref().map(|letter| letter.state));
     let (outcome, detail) = outcome_of_abandon(state.ok());
     actor(&admin, &trace).did_to_dead_letter(Action::DeadLetterAbandon, id, outcome, detail);

@@ -44,7 +44,7 @@ pub(super) async fn coupons(caller: Caller, app: web::Data<App>, request: HttpRe
     let limit = query.limit();
     let after = query.get("after", "must be the next of another page", parse_cursor);
     query.done()?;
-    let rows = app.state.ledger.coupons_of(&caller.user, ledger::Page { limit: one_more(limit), after }).await?;
+    let rows = app.in_time(app.state.ledger.coupons_of(&caller.user, ledger::Page { limit: one_more(limit), after })).await?;
     let page: Page<MineJson> = Page::of(rows, limit, |(row, _)| format!("{}_{}", row.issued_at, row.coupon), MineJson::from);
     Ok(HttpResponse::Ok().json(page))
 }

@@ -85,6 +85,8 @@ pub struct ApiOptions {
     pub max_connections: usize,
     pub workers: usize,
     pub keep_alive: Duration,
+    /// Longest wait for a part before a request is answered 503.
+    pub answer_timeout: Duration,
     /// For the head of a request, and again for its body.
     pub client_request_timeout: Duration,
     /// From the first byte of a request to the last of its answer, however either side spends it; then the connection is cut.
@@ -102,6 +104,7 @@ impl Default for ApiOptions {
             max_connections: 40_000,
             workers: std::thread::available_parallelism().map_or(2, usize::from),
             keep_alive: Duration::from_secs(75),
+            answer_timeout: Duration::from_millis(1_800),
             client_request_timeout: Duration::from_secs(5),
             exchange_timeout: Duration::from_secs(30),
             client_disconnect_timeout: Duration::from_secs(1),
@@ -116,6 +119,7 @@ struct App {
     state: ApiState,
     body_limit: usize,
     body_timeout: Duration,
+    answer_timeout: Duration,
     issue_in_flight: InFlight,
     other_in_flight: InFlight,
     issue_counters: IssueCounters,
@@ -126,10 +130,19 @@ impl App {
         Self {
             body_limit: options.body_limit,
             body_timeout: options.client_request_timeout,
+            answer_timeout: options.answer_timeout,
             issue_in_flight: InFlight::new(options.max_in_flight),
             other_in_flight: InFlight::new(options.max_in_flight),
             issue_counters: IssueCounters::new(&state.metrics),
             state,
+        }
+    }
+
+    /// The outcome of a call, if it comes in time: a database that is silent has longer deadlines than a client has patience.
+    async fn in_time<T, E: Into<Problem>>(&self, call: impl Future<Output = Result<T, E>>) -> Result<T, Problem> {
+        match tokio::time::timeout(self.answer_timeout, call).await {
+            Ok(outcome) => outcome.map_err(Into::into),
+            Err(_) => Err(Code::Unavailable.into()),
         }
     }
 }

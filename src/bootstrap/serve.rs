@@ -167,6 +167,7 @@ async fn add_api(
         max_connections: config.api.max_connections,
         workers: if config.api.workers == 0 { ApiOptions::default().workers } else { config.api.workers },
         keep_alive: config.api.keep_alive(),
+        answer_timeout: config.api.request_timeout(),
         client_request_timeout: config.api.header_timeout(),
         exchange_timeout: config.api.exchange_timeout(),
         shutdown_timeout: config.api.request_timeout() + Duration::from_secs(1),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 use crate::domain::{Body, CouponId, EpochMillis, FieldFault, Refusal, Sequence, Terms, UserId, UserState, encode, issue_id, now_millis};
@@ -336,10 +336,14 @@ impl Issuer {
             Standing::No(_) | Standing::Open { .. } => return ResultAnswer::NotRequested,
         }
         let issue_id = issue_id(coupon, user);
-        match (self.ledger.issued(coupon, user).await, standing) {
+        // A ledger that is silent must not use up the time for the answer that needs none.
+        let patience = self.options.deadline / 3;
+        let written = timeout(patience, self.ledger.issued(coupon, user)).await.map_err(|_| Unavailable);
+        match (written.and_then(|row| row.map_err(|_| Unavailable)), standing) {
             (Ok(Some(row)), _) => ResultAnswer::Issued { issue_id, sequence: row.sequence, issued_at: row.issued_at },
             (Ok(None), Standing::Holder(sequence)) => {
-                ResultAnswer::Pending { issue_id, sequence, ahead: self.ahead_of(coupon, sequence).await }
+                let ahead = timeout(patience, self.ahead_of(coupon, sequence)).await.unwrap_or(0);
+                ResultAnswer::Pending { issue_id, sequence, ahead }
             }
             (Ok(None), _) => match self.look_up_over(coupon, user).await {
                 Ok(Some(UserState::Revoked(_))) => ResultAnswer::Revoked,
@@ -347,10 +351,8 @@ impl Issuer {
                 Err(Unavailable) => ResultAnswer::Unavailable,
             },
             // With the database away a holder is still a holder.
-            (Err(_), Standing::Holder(sequence)) => {
-                ResultAnswer::Pending { issue_id, sequence, ahead: self.ahead_of(coupon, sequence).await }
-            }
-            (Err(_), _) => ResultAnswer::Unavailable,
+            (Err(Unavailable), Standing::Holder(sequence)) => ResultAnswer::Pending { issue_id, sequence, ahead: 0 },
+            (Err(Unavailable), _) => ResultAnswer::Unavailable,
         }
     }
 

@@ -130,3 +130,23 @@ async fn the_group_shows_the_lag_to_operators() {
     .await;
     assert!(shown.contains("LAG"), "{shown}");
 }
+
+/// The connections of the ledger's pool may have been opened by requests: they outlive the threads that answered those.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_gives_back_the_claims_over_connections_that_requests_opened() {
+    let deployment = Deployment::new(Parts::Distributed).await;
+    let mut service = deployment.start("all").await;
+    let coupon = deployment.create(&service.api, 5).await;
+    crowd(&deployment.http, std::slice::from_ref(&service.api), &coupon, &users("u", 5), true).await;
+    let asking = (0..40).map(|number| {
+        let user = format!("u-{}", number % 5);
+        let (deployment, api) = (&deployment, &service.api);
+        async move { deployment.get(api, "/api/v1/me/coupons", &user).await.0 }
+    });
+    assert!(futures_util::future::join_all(asking).await.iter().all(|status| *status == 200));
+    service.signal("TERM");
+    assert_eq!(service.ends(Duration::from_secs(20)).await, Some(0));
+    let log = std::fs::read_to_string(&service.log).unwrap();
+    assert!(!log.contains("cannot release claims"), "{log}");
+    deployment.settles(&coupon, 5).await;
+}

@@ -8,6 +8,8 @@ use rskafka::BackoffConfig;
 use rskafka::client::partition::{PartitionClient, UnknownTopicHandling};
 use rskafka::client::{Client, ClientBuilder, Credentials, SaslConfig};
 use secrecy::ExposeSecret;
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::super::JournalError;
 use super::access::Access;
@@ -27,6 +29,7 @@ pub struct Cluster {
     options: Arc<KafkaOptions>,
     access: Access,
     current: Mutex<Arc<Client>>,
+    runtime: Handle,
     /// A full listen queue costs a second (the packet is sent again): a few connections at a time.
     connecting: tokio::sync::Semaphore,
     /// When the client was last built; held while one is built.
@@ -46,6 +49,7 @@ impl Cluster {
             options,
             access,
             current: Mutex::new(Arc::new(client)),
+            runtime: Handle::current(),
             connecting: tokio::sync::Semaphore::new(CONNECTING),
             renewed: tokio::sync::Mutex::new(Instant::now()),
         })
@@ -65,7 +69,14 @@ impl Cluster {
     }
 
     /// A client of its own connection to the partition's leader. `failures`: how often in a row it went wrong before.
-    pub async fn partition(&self, topic: &str, partition: i32, failures: u32) -> Result<PartitionClient, JournalError> {
+    pub async fn partition(self: &Arc<Self>, topic: &str, partition: i32, failures: u32) -> Result<PartitionClient, JournalError> {
+        let (cluster, topic) = (Arc::clone(self), topic.to_owned());
+        // Not on the runtime of the HTTP worker that may have asked: the connection would end with it.
+        let connecting = self.runtime.spawn(async move { cluster.connect_to(&topic, partition, failures).await });
+        AbortOnDropHandle::new(connecting).await.map_err(|error| unknown("connecting to the partition's leader", &error))?
+    }
+
+    async fn connect_to(&self, topic: &str, partition: i32, failures: u32) -> Result<PartitionClient, JournalError> {
         if failures > 0 && failures.is_multiple_of(RENEW_AFTER) {
             self.renew().await?;
         } else if failures > 0 {
@@ -148,7 +159,7 @@ impl Links {
 
     /// A connection for the caller alone. One that is not given back (a failure, a dropped future) is closed.
     /// The caller tells of a failure, this one included, by [`Links::failed`].
-    pub async fn take(&self, cluster: &Cluster) -> Result<PartitionClient, JournalError> {
+    pub async fn take(&self, cluster: &Arc<Cluster>) -> Result<PartitionClient, JournalError> {
         let pooled = lock(&self.idle).pop();
         if let Some(link) = pooled {
             return Ok(link);

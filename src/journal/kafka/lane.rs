@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rskafka::chrono::{DateTime, Utc};
 use rskafka::client::partition::{Compression, PartitionClient};
 use rskafka::record::Record;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -85,6 +86,8 @@ pub struct Lane {
     state: Mutex<State>,
     wake: Notify,
     tasks: TaskTracker,
+    /// Where the workers run: on the runtime of the HTTP worker that appended first they would end with it.
+    runtime: Handle,
     stop: CancellationToken,
 }
 
@@ -135,7 +138,18 @@ impl Lane {
         stop: CancellationToken,
     ) -> Arc<Self> {
         let budget = REQUEST_BYTES.saturating_sub(REQUEST_OVERHEAD + client_id.len() + topic.len());
-        Arc::new(Self { cluster, topic, partition, append_timeout, budget, state: Mutex::default(), wake: Notify::new(), tasks, stop })
+        Arc::new(Self {
+            cluster,
+            topic,
+            partition,
+            append_timeout,
+            budget,
+            state: Mutex::default(),
+            wake: Notify::new(),
+            tasks,
+            runtime: Handle::current(),
+            stop,
+        })
     }
 
     /// Queues one record; the answer comes when its batch is acknowledged or failed.
@@ -190,12 +204,13 @@ impl Lane {
     fn spawn(self: &Arc<Self>) {
         let seat = Seat { lane: Arc::clone(self), starting: true, released: false };
         let stop = self.stop.clone();
-        self.tasks.spawn(async move {
+        let working = async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = work(seat) => {}
             }
-        });
+        };
+        self.tasks.spawn_on(working, &self.runtime);
     }
 
     /// The next batch; None when this worker is to end (its seat is then released).

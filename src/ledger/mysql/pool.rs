@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use diesel_async::{AsyncMysqlConnection, RunQueryDsl, SimpleAsyncConnection};
 use mysql_async::{Opts, OptsBuilder, SslOpts};
 use secrecy::ExposeSecret;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::MysqlOptions;
 use crate::domain::EpochMillis;
@@ -139,6 +141,8 @@ impl Session for MysqlSession {
 /// At most `size` connections.
 pub(super) struct Pool {
     opts: Opts,
+    /// Where connections are made, whoever asks first: one made on the runtime of an HTTP worker would end with that worker.
+    runtime: Handle,
     size: usize,
     connect_timeout: Duration,
     query_timeout: Duration,
@@ -153,6 +157,7 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
+    /// Needs a tokio runtime: the connections live on it.
     pub(super) fn new(options: MysqlOptions) -> Result<Self, LedgerError> {
         // The error may quote the URL with its password: only its kind is told.
         let opts = Opts::from_url(options.url.expose_secret())
@@ -181,6 +186,7 @@ impl Pool {
         let size = options.pool.max(1);
         Ok(Self {
             opts: builder.into(),
+            runtime: Handle::current(),
             size,
             connect_timeout: options.connect_timeout,
             query_timeout: options.query_timeout,
@@ -191,13 +197,15 @@ impl Pool {
 
     /// A new connection, outside the pool.
     pub(super) async fn open(&self) -> Result<MysqlSession, Fault> {
-        let connect = async {
-            let conn = mysql_async::Conn::new(self.opts.clone()).await.map_err(|error| Fault::Down(error.to_string()))?;
+        let opts = self.opts.clone();
+        let connect = AbortOnDropHandle::new(self.runtime.spawn(async move {
+            let conn = mysql_async::Conn::new(opts).await.map_err(|error| Fault::Down(error.to_string()))?;
             AsyncMysqlConnection::try_from(conn).await.map_err(|error| Fault::Down(error.to_string()))
-        };
+        }));
         let conn = timeout(self.connect_timeout, connect)
             .await
-            .map_err(|_| Fault::Down(format!("no connection within {} ms", self.connect_timeout.as_millis())))??;
+            .map_err(|_| Fault::Down(format!("no connection within {} ms", self.connect_timeout.as_millis())))?
+            .map_err(|error| Fault::Down(error.to_string()))??;
         Ok(MysqlSession { conn, statement_timeout: self.query_timeout, broken: false })
     }
 

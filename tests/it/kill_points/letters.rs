@@ -53,7 +53,7 @@ async fn sql(deployment: &Deployment, parts: Parts, sqlite: &str, mysql: &str) {
 fn letters(deployment: &Deployment, coupon: &str) -> Vec<Value> {
     let output = deployment.command(&["dlq", "list", "--json"]);
     let all: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    all.into_iter().filter(|letter| letter["coupon_id"] == coupon).collect()
+    all.into_iter().filter(|letter| letter["win"]["coupon_id"] == coupon).collect()
 }
 
 /// The one dead letter of a coupon: its id, once it is in `state`.
