@@ -26,7 +26,7 @@ test: ## start the local stack, run every test, stop what was started
 check: ## formatting, lints and documentation, all without a warning
 	cargo fmt --check
 	cargo clippy --all-targets --all-features -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --all-features --no-deps --document-private-items
 
 fmt: ## format the sources
 	cargo fmt

@@ -13,7 +13,7 @@ const MIN_SECRET_BYTES: usize = 32;
 /// A secret with fewer different bytes was typed, not made.
 const MIN_DISTINCT_BYTES: usize = 8;
 const PLACEHOLDERS: [&str; 5] = ["change-me", "changeme", "change_me", "example", "default"];
-const REDIS_SCHEMES: [&str; 6] = ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
+const REDIS_SCHEMES: [&str; 4] = ["redis", "rediss", "redis-sentinel", "rediss-sentinel"];
 const MAX_PARTITIONS: i32 = 10_000;
 
 impl Config {

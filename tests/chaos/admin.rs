@@ -51,11 +51,7 @@ impl Admin {
             let sold_out = coupon.sold_out_answers.load(Ordering::Relaxed) > 0;
             match (sold_out, self.rng.u8(..10)) {
                 (true, 0..=5) => self.restock(index).await,
-                (true, _) => {
-                    let stock = coupon.total.load(Ordering::Relaxed).min(300);
-                    self.patch(index, json!({"status": "CLOSED"})).await;
-                    self.create(stock, coupon.embedded).await;
-                }
+                (true, _) => self.patch(index, json!({"status": "CLOSED"})).await,
                 (false, 0..=2) => {
                     self.patch(index, json!({"status": "PAUSED"})).await;
                     sleep(Duration::from_millis(self.rng.u64(100..1_500))).await;
@@ -63,17 +59,22 @@ impl Admin {
                 }
                 // Lower than what is issued perhaps: the rule keeps it at that.
                 (false, 3) => self.patch(index, json!({"total_quantity": 5})).await,
-                (false, _) => {}
+                // A change that a paused API carries out when it wakes up, long after this admin gave up on it, may have paused it.
+                (false, _) => self.patch(index, json!({"status": "OPEN"})).await,
+            }
+            if coupon.closed.load(Ordering::Relaxed) {
+                let stock = coupon.total.load(Ordering::Relaxed).min(300);
+                self.create(stock, coupon.embedded).await;
             }
         }
         self
     }
 
-    /// Opens what is still paused, for the end.
+    /// Opens what is not closed, for the end.
     pub async fn resume_all(&mut self) {
         let count = self.crowd.coupons.read().unwrap().len();
         for index in 0..count {
-            if self.crowd.coupon(index).paused.load(Ordering::Relaxed) {
+            if !self.crowd.coupon(index).closed.load(Ordering::Relaxed) {
                 self.patch(index, json!({"status": "OPEN"})).await;
             }
         }
@@ -93,7 +94,6 @@ impl Admin {
             embedded,
             active: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            paused: AtomicBool::new(false),
             total: AtomicI64::new(stock),
             restocked: AtomicBool::new(false),
             sold_out_answers: AtomicU64::new(0),
@@ -112,11 +112,8 @@ impl Admin {
     async fn patch(&mut self, index: usize, body: Value) {
         let coupon = self.crowd.coupon(index);
         let Some(now) = self.insist(index, reqwest::Method::PATCH, &format!("/{}", coupon.id), &body).await else { return };
-        let status = now["status"].as_str().unwrap_or("");
-        coupon.paused.store(status == "PAUSED", Ordering::Relaxed);
-        if status == "CLOSED" {
-            coupon.closed.store(true, Ordering::Relaxed);
-            coupon.active.store(false, Ordering::Relaxed);
+        if now["status"] == "CLOSED" {
+            coupon.over();
         }
         let total = now["total_quantity"].as_i64().unwrap_or(0);
         if coupon.total.swap(total, Ordering::Relaxed) < total {
@@ -148,7 +145,10 @@ impl Admin {
                         self.changes.push(change);
                         return Some(text);
                     }
-                    409 if text["code"] == "CLOSED" => return None,
+                    409 if text["code"] == "CLOSED" => {
+                        coupon.over();
+                        return None;
+                    }
                     0 | 503 | 429 => {}
                     _ => {
                         self.crowd.findings.violation("P6", &format!("admin {method} {path} {body}: {status} {text}"));

@@ -71,12 +71,19 @@ pub struct Coupon {
     /// Asked for by new users.
     pub active: AtomicBool,
     pub closed: AtomicBool,
-    pub paused: AtomicBool,
     /// The largest stock an admin was told (201 or 200).
     pub total: AtomicI64,
     /// When the stock was raised last; a "sold out" before says nothing about after.
     pub restocked: AtomicBool,
     pub sold_out_answers: AtomicU64,
+}
+
+impl Coupon {
+    /// Closed: no new user asks for it.
+    pub fn over(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        self.active.store(false, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]

@@ -384,13 +384,19 @@ async fn strangers_leave_nothing_behind() {
         }
         asking.join_all().await;
     };
-    let lines = async || service.metrics().await.lines().count();
+    let lines = async || {
+        let metrics = service.metrics().await;
+        assert!(!metrics.contains("stranger"), "a metric names a user");
+        metrics.lines().count()
+    };
     round(0).await;
     let (before, series) = (service.resident(), lines().await);
     round(STRANGERS).await;
     let grown = service.resident().saturating_sub(before);
     eprintln!("{STRANGERS} strangers: {grown} KiB");
     assert!(grown < 8 * MIB, "{grown} KiB for {STRANGERS} strangers and as many unknown coupons");
-    assert_eq!(lines().await, series, "a metric has a label that clients choose");
+    // The service's own metrics may come up meanwhile; a label that clients choose would add thousands.
+    let more = lines().await.saturating_sub(series);
+    assert!(more < 100, "{more} more lines of metrics: one has a label that clients choose");
     deployment.settles(&coupon, 1).await;
 }
