@@ -2,7 +2,6 @@
 //! and does memory stay flat?
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -179,7 +178,7 @@ pub async fn run(settings: &Settings) -> bool {
             memory.1 / 1024,
         );
         println!("{line}");
-        let _ = writeln!(text, "{line}");
+        text.push_str(&format!("{line}\n"));
         let holders = load.users.load(Ordering::Relaxed) * HOLDER_BYTES * 2 / 1024;
         let start = *first.get_or_insert((memory.0, holders));
         let allowed = start.0 + (holders - start.1) + SLACK_KIB;

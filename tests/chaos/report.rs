@@ -1,7 +1,6 @@
 //! What a run found, and its table.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -103,9 +102,8 @@ pub fn table(strikes: &[Strike], answers: &[Answer], embedded: usize) -> String 
     for ((_, fault), line) in &lines {
         let count = |kind| line.kinds.get(&kind).copied().unwrap_or(0);
         let recovery = if line.lost > 0 { "never".to_owned() } else { millis(line.recovery) };
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {recovery} | {} |",
+        text.push_str(&format!(
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {recovery} | {} |\n",
             fault.map_or("two of these at once", Fault::name),
             line.times,
             line.requests,
@@ -119,7 +117,7 @@ pub fn table(strikes: &[Strike], answers: &[Answer], embedded: usize) -> String 
             millis(line.slowest),
             millis(line.longest_gap),
             line.violations,
-        );
+        ));
     }
     text
 }

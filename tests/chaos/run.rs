@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
 use crate::admin::{Admin, Change};
-use crate::books;
+use crate::books::{self, Message, Tables};
 use crate::crowd::{Crowd, Kind};
 use crate::faults::{Window, strike};
 use crate::plan::{Fault, Part, Plan, Stroke};
@@ -216,33 +216,8 @@ async fn prove(world: &World, crowd: &Crowd, changes: &[Change], findings: &Find
     let data = world.disk.0.join("data");
     let distributed = (books::log_of_kafka(&brokers).await, books::tables_of_mysql(world.mysql_port()).await);
     let embedded = (books::log_of_sqlite(&data), books::tables_of_sqlite(&data));
-    let coupons = crowd.coupons.read().unwrap().clone();
-    let answers = crowd.answers.lock().unwrap();
-    for (is_embedded, (messages, tables)) in [(false, distributed), (true, embedded)] {
-        let (stories, unreadable) = books::tell(&messages);
-        println!(
-            "{}: {} records in the log, {} rows, {} unreadable",
-            if is_embedded { "embedded" } else { "distributed" },
-            messages.len(),
-            tables.rows.len(),
-            unreadable.len()
-        );
-        let evidence = Evidence {
-            coupons: coupons
-                .iter()
-                .enumerate()
-                .filter(|(_, coupon)| coupon.embedded == is_embedded)
-                .map(|(index, coupon)| (index, &**coupon))
-                .collect(),
-            answers: answers.iter().filter(|answer| coupons[answer.coupon].embedded == is_embedded).collect(),
-            changes: changes.iter().filter(|change| coupons[change.coupon].embedded == is_embedded).collect(),
-            stories,
-            unreadable,
-            tables,
-        };
-        check(&evidence, findings);
-    }
-    drop(answers);
+    compare(false, &distributed.0, distributed.1, crowd, changes, findings);
+    compare(true, &embedded.0, embedded.1, crowd, changes, findings);
     for is_embedded in [false, true] {
         let output = world.command(is_embedded, &["audit", "--json"]).await;
         if !output.status.success() {
@@ -256,6 +231,24 @@ async fn prove(world: &World, crowd: &Crowd, changes: &[Change], findings: &Find
             );
         }
     }
+}
+
+fn compare(is_embedded: bool, log: &[Message], tables: Tables, crowd: &Crowd, changes: &[Change], findings: &Findings) {
+    let coupons = crowd.coupons.read().unwrap();
+    let answers = crowd.answers.lock().unwrap();
+    let ours = |index: usize| coupons[index].embedded == is_embedded;
+    let (stories, unreadable) = books::tell(log);
+    let side = if is_embedded { "embedded" } else { "distributed" };
+    println!("{side}: {} records in the log, {} rows, {} unreadable", log.len(), tables.rows.len(), unreadable.len());
+    let evidence = Evidence {
+        coupons: coupons.iter().enumerate().filter(|(index, _)| ours(*index)).map(|(index, coupon)| (index, &**coupon)).collect(),
+        answers: answers.iter().filter(|answer| ours(answer.coupon)).collect(),
+        changes: changes.iter().filter(|change| ours(change.coupon)).collect(),
+        stories,
+        unreadable,
+        tables,
+    };
+    check(&evidence, findings);
 }
 
 /// The table and the verdict, also into the folder of the run.

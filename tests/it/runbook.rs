@@ -137,7 +137,8 @@ async fn restoring_a_database_backup_older_than_the_journal() {
     deployment.settles(&coupon, 300).await;
     // An API that starts from the restored tables knows everybody too.
     let second = deployment.start("api").await;
-    let tally = crowd(&deployment.http, &[second.api.clone()], &coupon, &[users("after", 200), users("new", 150)].concat(), true).await;
+    let tally =
+        crowd(&deployment.http, std::slice::from_ref(&second.api), &coupon, &[users("after", 200), users("new", 150)].concat(), true).await;
     assert_eq!((tally.counts()["ALREADY_ISSUED"], tally.counts()["ACCEPTED"], tally.counts()["SOLD_OUT"]), (200, 100, 50));
     deployment.settles(&coupon, 400).await;
 }

@@ -1,6 +1,7 @@
 //! The rule in a few bytes, with its guards as switches; with all of them on it is [`coupon_svc::domain::Roster`], as the test below shows.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 
 use coupon_svc::domain::{self, Refusal, Status};
@@ -237,8 +238,8 @@ mod agreement {
                 let decided = small.apply(*record, Guards::ALL);
                 assert_eq!(decision(decided), real.apply(&body(*record), Clone::clone), "{record:?} in {before:?}");
                 assert!(same(&small, &real), "{record:?} in {before:?}: {small:?} is not {real:?}");
-                if !seen.contains_key(&small) {
-                    seen.insert(small, real);
+                if let Entry::Vacant(new) = seen.entry(small) {
+                    new.insert(real);
                     untried.push(small);
                 }
             }
