@@ -8,6 +8,7 @@ use rskafka::client::partition::{Compression, UnknownTopicHandling};
 use rskafka::record::Record;
 use serde_json::json;
 
+use crate::operations::rows;
 use crate::support::{Deployment, Parts, ask, crowd, eventually, users};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,4 +150,27 @@ async fn a_shutdown_gives_back_the_claims_over_connections_that_requests_opened(
     let log = std::fs::read_to_string(&service.log).unwrap();
     assert!(!log.contains("cannot release claims"), "{log}");
     deployment.settles(&coupon, 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_consumers_share_one_rate_and_lose_nobody() {
+    let mut deployment = Deployment::new(Parts::Distributed).await;
+    deployment.env.insert("COUPON__LIMITER__RATE".into(), "50".into());
+    let (api, _one, _two) = (deployment.start("api").await, deployment.start("consumer").await, deployment.start("consumer").await);
+    let mut coupons = Vec::new();
+    // Over all partitions, so that both have work.
+    for _ in 0..10 {
+        coupons.push(deployment.create(&api.api, 20).await);
+    }
+    let started = Instant::now();
+    for coupon in &coupons {
+        let tally = crowd(&deployment.http, std::slice::from_ref(&api.api), coupon, &users("u", 20), true).await;
+        assert_eq!(tally.counts()["ACCEPTED"], 20, "the limit is the ledger's, not the user's");
+    }
+    eventually("all rows are written", Duration::from_secs(60), async || (rows(&deployment).await == 200).then_some(())).await;
+    let took = started.elapsed();
+    assert!(took > Duration::from_secs(3), "200 rows at 50 a second in {took:?}");
+    for coupon in &coupons {
+        deployment.settles(coupon, 20).await;
+    }
 }

@@ -8,23 +8,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use coupon_svc::domain::{CouponId, partition_of};
-use diesel_async::{AsyncConnection, AsyncMysqlConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{AsyncConnection, AsyncMysqlConnection, RunQueryDsl};
 use rskafka::client::partition::{Compression, OffsetAt, UnknownTopicHandling};
 use rskafka::client::{Client, ClientBuilder};
 use rskafka::record::Record;
 use serde_json::{Value, json};
 
 use crate::support::{Deployment, Parts, Process, ask, crowd, eventually, users};
-
-/// The database refuses the rows of every user whose id begins with `poison`. A check, not a trigger: with a binary log a trigger needs
-/// more rights than the service's user has.
-const POISON: &str = "ALTER TABLE issued_coupons ADD CONSTRAINT poisoned_by_the_test CHECK (user_id NOT LIKE 'poison%')";
-const ANTIDOTE: &str = "ALTER TABLE issued_coupons DROP CONSTRAINT poisoned_by_the_test";
-
-async fn sql(deployment: &Deployment, statement: &str) {
-    let mut connection = AsyncMysqlConnection::establish(&deployment.env["COUPON__MYSQL__URL"]).await.unwrap();
-    connection.batch_execute(statement).await.unwrap();
-}
 
 #[derive(diesel::QueryableByName)]
 struct Number {
@@ -33,7 +23,7 @@ struct Number {
 }
 
 /// Issued rows over all coupons.
-async fn rows(deployment: &Deployment) -> i64 {
+pub async fn rows(deployment: &Deployment) -> i64 {
     let mut connection = AsyncMysqlConnection::establish(&deployment.env["COUPON__MYSQL__URL"]).await.unwrap();
     let query = diesel::sql_query("SELECT COUNT(*) AS number FROM issued_coupons");
     query.get_result::<Number>(&mut connection).await.unwrap().number
@@ -71,7 +61,7 @@ async fn result_of(deployment: &Deployment, service: &Process, coupon: &str, use
 async fn a_refused_row_keeps_its_slot_and_is_written_by_a_replay() {
     let deployment = Deployment::new(Parts::Distributed).await;
     let service = deployment.start("all").await;
-    sql(&deployment, POISON).await;
+    deployment.poison().await;
     let coupon = deployment.create(&service.api, 10).await;
     let everybody = [users("a", 5), vec!["poison".to_owned()], users("b", 4)].concat();
     let tally = crowd(&deployment.http, std::slice::from_ref(&service.api), &coupon, &everybody, false).await;
@@ -105,7 +95,7 @@ async fn a_refused_row_keeps_its_slot_and_is_written_by_a_replay() {
     assert_eq!(letters(&deployment, "open").len(), 1);
     deployment.settles(&coupon, 9).await;
 
-    sql(&deployment, ANTIDOTE).await;
+    deployment.antidote().await;
     let (code, out, err) = run(&deployment, &["dlq", "replay", &id]);
     assert_eq!(code, Some(0), "{err}");
     assert!(out.contains("replayed"), "{out}");
@@ -125,7 +115,7 @@ async fn a_refused_row_keeps_its_slot_and_is_written_by_a_replay() {
 async fn an_abandoned_letter_gives_its_slot_to_somebody_else() {
     let deployment = Deployment::new(Parts::Distributed).await;
     let service = deployment.start("all").await;
-    sql(&deployment, POISON).await;
+    deployment.poison().await;
     for by in ["http", "command"] {
         let poison = format!("poison-{by}");
         let coupon = deployment.create(&service.api, 3).await;
@@ -172,7 +162,7 @@ async fn an_abandoned_letter_gives_its_slot_to_somebody_else() {
 async fn a_refused_row_is_logged_copied_and_kept_with_its_message() {
     let deployment = Deployment::new(Parts::Distributed).await;
     let service = deployment.start("all").await;
-    sql(&deployment, POISON).await;
+    deployment.poison().await;
     let coupon = deployment.create(&service.api, 3).await;
     for user in ["a", "poison"] {
         assert_eq!(ask(&deployment.http, &service.api, &coupon, user).await.result, "ACCEPTED");
@@ -501,27 +491,4 @@ async fn an_unloaded_coupon_is_answered_from_the_ledger_on_embedded_parts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unloaded_coupon_is_answered_from_the_ledger_on_distributed_parts() {
     an_unloaded_coupon_is_answered_from_the_ledger(Parts::Distributed).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn two_consumers_share_one_rate_and_lose_nobody() {
-    let mut deployment = Deployment::new(Parts::Distributed).await;
-    deployment.env.insert("COUPON__LIMITER__RATE".into(), "50".into());
-    let (api, _one, _two) = (deployment.start("api").await, deployment.start("consumer").await, deployment.start("consumer").await);
-    let mut coupons = Vec::new();
-    // Over all partitions, so that both have work.
-    for _ in 0..10 {
-        coupons.push(deployment.create(&api.api, 20).await);
-    }
-    let started = Instant::now();
-    for coupon in &coupons {
-        let tally = crowd(&deployment.http, std::slice::from_ref(&api.api), coupon, &users("u", 20), true).await;
-        assert_eq!(tally.counts()["ACCEPTED"], 20, "the limit is the ledger's, not the user's");
-    }
-    eventually("all rows are written", Duration::from_secs(60), async || (rows(&deployment).await == 200).then_some(())).await;
-    let took = started.elapsed();
-    assert!(took > Duration::from_secs(3), "200 rows at 50 a second in {took:?}");
-    for coupon in &coupons {
-        deployment.settles(coupon, 20).await;
-    }
 }

@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-use diesel::connection::SimpleConnection;
-use diesel::{Connection, SqliteConnection};
-use diesel_async::{AsyncConnection, AsyncMysqlConnection, SimpleAsyncConnection};
 use serde_json::{Value, json};
 
 use super::{STOCK, VARIABLE, command_dies_at, deployment, dies_at, doomed};
@@ -24,30 +21,6 @@ pub const ALL: &[&str] = &[
     "consumer.revoke.again",
     "ledger.revoke.marked",
 ];
-
-/// From here on the database refuses the row of the user `poison`.
-async fn poison(deployment: &Deployment, parts: Parts) {
-    let (sqlite, mysql) = (
-        "CREATE TRIGGER poisoned BEFORE INSERT ON issued_coupons WHEN NEW.user_id = 'poison' BEGIN SELECT RAISE(ABORT, 'no poison here'); END",
-        "ALTER TABLE issued_coupons ADD CONSTRAINT poisoned CHECK (user_id <> 'poison')",
-    );
-    sql(deployment, parts, sqlite, mysql).await;
-}
-
-async fn cure(deployment: &Deployment, parts: Parts) {
-    sql(deployment, parts, "DROP TRIGGER poisoned", "ALTER TABLE issued_coupons DROP CONSTRAINT poisoned").await;
-}
-
-async fn sql(deployment: &Deployment, parts: Parts, sqlite: &str, mysql: &str) {
-    if parts == Parts::Embedded {
-        let path = deployment.dir.path().join("data/ledger.db");
-        let mut connection = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
-        connection.batch_execute(&format!("PRAGMA busy_timeout = 5000; {sqlite}")).unwrap();
-    } else {
-        let mut connection = AsyncMysqlConnection::establish(&deployment.env["COUPON__MYSQL__URL"]).await.unwrap();
-        connection.batch_execute(mysql).await.unwrap();
-    }
-}
 
 /// The dead letters of a coupon, whatever their state.
 fn letters(deployment: &Deployment, coupon: &str) -> Vec<Value> {
@@ -110,7 +83,7 @@ async fn abandon_over_http(deployment: &Deployment, service: &Process, id: &str)
 async fn dead_letters_survive(parts: Parts) {
     let deployment = deployment(parts).await;
     let mut calm = deployment.start("all").await;
-    poison(&deployment, parts).await;
+    deployment.poison().await;
 
     // Buried once.
     let mut buried = String::new();
@@ -164,7 +137,7 @@ async fn dead_letters_survive(parts: Parts) {
     }
 
     // Replayed whole or not at all.
-    cure(&deployment, parts).await;
+    deployment.antidote().await;
     let id = letter(&deployment, &buried, "open").await;
     for point in REPLAY {
         command_dies_at(&deployment, &["dlq", "replay", &id], point);
