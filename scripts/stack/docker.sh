@@ -15,7 +15,7 @@ compose() {
         STACK_KAFKA_PROXIED_PORT=$(kafka_port kafka PROXIED_) STACK_KAFKA_PROXY_PORT=$(kafka_port kafka PROXY_) \
         STACK_KAFKA_SECURED_PORT=$(kafka_port kafka SECURED_) STACK_MYSQL_PORT=$MYSQL_PORT STACK_MARIADB_PORT=$MARIADB_PORT \
         STACK_TLS_DIR=$TLS_DIR \
-        docker compose -f "$ROOT/docker/compose.yaml" --profile '*' "$@"
+        docker compose -p coupon-stack -f "$ROOT/docker/compose.yaml" --profile '*' "$@"
 }
 
 docker_up() {

@@ -124,7 +124,7 @@ async fn strike_redis(world: &World, fault: Fault, hold: Duration) {
             pair.primary().start_empty().await;
         }
         Fault::RedisRestoredOld => {
-            pair.primary().snapshot();
+            pair.primary().snapshot().await;
             sleep(hold).await;
             pair.primary().kill();
             pair.primary().start_from_snapshot().await;

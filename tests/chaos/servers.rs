@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::signal;
 
+/// Seconds enough for a background save of what a run holds to end.
+const SAVE_WITHIN: Duration = Duration::from_secs(20);
+
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -86,9 +89,17 @@ impl Redis {
     }
 
     /// Keeps what it holds now for [`Redis::start_from_snapshot`].
-    pub fn snapshot(&self) {
+    pub async fn snapshot(&self) {
         drop(std::fs::remove_file(self.dir.join("dump.rdb")));
-        assert_eq!(self.cli(&["SAVE"]), "OK");
+        // It refuses while it saves in the background, for a replica that was just attached or by its own schedule.
+        let deadline = Instant::now() + SAVE_WITHIN;
+        loop {
+            match self.cli(&["SAVE"]).as_str() {
+                "OK" => return,
+                refused => assert!(Instant::now() < deadline, "Redis does not save: {refused}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// After [`Redis::kill`], with what the last [`Redis::snapshot`] kept.
