@@ -11,7 +11,7 @@ use crate::support::{Deployment, Parts, Process};
 const SECRET: &str = "tMvvZ3y0b1s9Qe7rXf2kLw8uJd5nHc4G";
 
 /// The keys that the service's own tests sign with.
-fn key_file(name: &str) -> PathBuf {
+pub fn key_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api/identity/testdata").join(name)
 }
 
@@ -29,11 +29,11 @@ fn token(deployment: &Deployment, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-fn in_seconds(seconds: i64) -> i64 {
+pub fn in_seconds(seconds: i64) -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap() + seconds
 }
 
-fn signed(algorithm: Algorithm, key: &EncodingKey, kid: Option<&str>, claims: &Value) -> String {
+pub fn signed(algorithm: Algorithm, key: &EncodingKey, kid: Option<&str>, claims: &Value) -> String {
     jsonwebtoken::encode(&Header { kid: kid.map(str::to_owned), ..Header::new(algorithm) }, claims, key).unwrap()
 }
 
@@ -63,12 +63,12 @@ async fn issue(deployment: &Deployment, service: &Process, coupon: &str, headers
 }
 
 /// The status and code of an issue call with this token.
-async fn issue_with(deployment: &Deployment, service: &Process, coupon: &str, token: &str) -> (u16, String) {
+pub async fn issue_with(deployment: &Deployment, service: &Process, coupon: &str, token: &str) -> (u16, String) {
     let (status, body, _) = issue(deployment, service, coupon, &[("Authorization", &format!("Bearer {token}"))]).await;
     (status, body["result"].as_str().or_else(|| body["code"].as_str()).unwrap_or("-").to_owned())
 }
 
-async fn created(deployment: &Deployment, service: &Process, token: &str) -> String {
+pub async fn created(deployment: &Deployment, service: &Process, token: &str) -> String {
     let (status, body, _) = create(deployment, service, &[("Authorization", &format!("Bearer {token}"))]).await;
     assert_eq!(status, 201, "{body}");
     body["coupon_id"].as_str().unwrap().to_owned()

@@ -7,8 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use diesel_async::{AsyncConnection, AsyncMysqlConnection, SimpleAsyncConnection};
+use jsonwebtoken::{Algorithm, EncodingKey};
+use serde_json::json;
 use tokio::task::JoinHandle;
 
+use crate::identity::{created, in_seconds, issue_with, key_file, signed};
 use crate::support::{Deployment, Parts, Process, Tally, ask, crowd, eventually, free_port, users};
 
 /// Users that come without a pause until told to stop; each insists on a final answer at one of the APIs.
@@ -226,4 +229,56 @@ async fn erasing_a_user() {
     assert_eq!(gone["code"], "NOT_REQUESTED", "{gone}");
     assert_eq!(ask(&deployment.http, &service.api, &coupon, "u-1").await.result, "CLOSED");
     assert_eq!(ask(&deployment.http, &service.api, &coupon, "u-2").await.result, "ALREADY_ISSUED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotating_the_jwt_key() {
+    let (old, new) = (key_file("rs256.pub.pem"), key_file("es256.pub.pem"));
+    let private = |name: &str| std::fs::read(key_file(name)).unwrap();
+    let rsa = EncodingKey::from_rsa_pem(&private("rs256.key.pem")).unwrap();
+    let elliptic = EncodingKey::from_ec_pem(&private("es256.key.pem")).unwrap();
+    let claims = |sub: &str| json!({"sub": sub, "admin": sub == "root", "exp": in_seconds(300)});
+    let old_token = |sub: &str| signed(Algorithm::RS256, &rsa, None, &claims(sub));
+    let new_token = |sub: &str| signed(Algorithm::ES256, &elliptic, None, &claims(sub));
+
+    let mut deployment = Deployment::new(Parts::Distributed).await;
+    let believe = |deployment: &mut Deployment, keys: &[&std::path::Path]| {
+        let keys: Vec<_> = keys.iter().map(|key| key.display().to_string()).collect();
+        deployment.env.insert("COUPON__JWT__PUBLIC_KEYS".into(), keys.join(","));
+    };
+    deployment.env.insert("COUPON__API__IDENTITY".into(), "jwt".into());
+    believe(&mut deployment, &[&old]);
+    let mut apis = [deployment.start("api").await, deployment.start("api").await];
+    let _consumer = deployment.start("consumer").await;
+    let coupon = created(&deployment, &apis[0], &old_token("root")).await;
+    let won = (202, "ACCEPTED".to_owned());
+    assert_eq!(issue_with(&deployment, &apis[0], &coupon, &new_token("early")).await.0, 401);
+
+    believe(&mut deployment, &[&old, &new]);
+    for number in 0..apis.len() {
+        apis[number] = replace(&deployment, "api", &mut apis[number]).await;
+        for (other, api) in apis.iter().enumerate() {
+            assert_eq!(
+                issue_with(&deployment, api, &coupon, &old_token(&format!("old-{number}-{other}"))).await,
+                won,
+                "nobody is logged out"
+            );
+        }
+    }
+    for api in &apis {
+        assert_eq!(
+            issue_with(&deployment, api, &coupon, &new_token("both")).await.1,
+            if api.api == apis[0].api { "ACCEPTED" } else { "ALREADY_ISSUED" }
+        );
+    }
+
+    believe(&mut deployment, &[&new]);
+    for number in 0..apis.len() {
+        apis[number] = replace(&deployment, "api", &mut apis[number]).await;
+        for api in &apis {
+            assert_eq!(issue_with(&deployment, api, &coupon, &new_token("both")).await, (200, "ALREADY_ISSUED".to_owned()));
+        }
+        assert_eq!(issue_with(&deployment, &apis[number], &coupon, &old_token("late")).await.0, 401, "the old key is gone");
+    }
+    deployment.settles(&coupon, 5).await;
 }
