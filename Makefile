@@ -9,7 +9,7 @@ export CONFIG SEED MINUTES
 
 SECONDS ?= 60
 
-.PHONY: help run test check fmt fuzz burst chaos overload audit stack-up stack-down stack-status stack-wipe
+.PHONY: help run test check fmt fuzz burst bench growth chaos overload audit stack-up stack-down stack-status stack-wipe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,12 @@ fuzz: ## fuzz the record codec and the rule for SECONDS (60); installs cargo-fuz
 
 burst: ## 10,000 users at one instant for 1,000 coupons, against a running service (k6)
 	@scripts/burst.sh
+
+bench: ## how fast, as ratios to ceilings of the same run: ROUNDS=5 ONLY=embedded,distributed,drained,drain,gate
+	@scripts/bench.sh
+
+growth: ## what a request costs and a coupon weighs as holders, coupons, APIs and consumers grow
+	@ONLY=growth scripts/bench.sh
 
 chaos: ## the promise under faults: SEED=1 MINUTES=10; exit code 1 on a violation
 	@scripts/chaos.sh

@@ -37,6 +37,8 @@ impl Stack {
             ("STACK_MODE".to_owned(), "native".to_owned()),
             ("KAFKA_BROKERS".to_owned(), "3".to_owned()),
             ("DB".to_owned(), "mysql".to_owned()),
+            // On a machine that does much else a broker was seen to need more than the usual minute and a half.
+            ("STACK_WAIT_SECONDS".to_owned(), "300".to_owned()),
         ]);
         env.insert("STACK_MYSQL_PORT".to_owned(), free_port().to_string());
         let mut brokers = Vec::new();

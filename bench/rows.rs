@@ -1,0 +1,261 @@
+//! The rows over HTTP: the same call to a server that always says the same, and to the service in each of its states.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::client::{Answers, Pace, Work, run};
+use crate::crowd::{coupon, issue_calls};
+use crate::http::admin;
+use crate::processes::{Process, cpu};
+use crate::table::Row;
+use crate::world::World;
+
+/// Connections of the client, the same for every row.
+pub const CONNECTIONS: usize = 512;
+const STOCK: i64 = 100_000_000;
+const HOUR: i64 = 3_600_000;
+
+/// One measurement: answers, and the processor time of each process meanwhile.
+#[derive(Debug)]
+pub struct Measured {
+    pub answers: Answers,
+    pub cpu: Vec<(String, Duration)>,
+}
+
+impl Measured {
+    /// Microseconds of each process for one answer with `status`.
+    pub fn micros(&self, status: u16) -> Vec<(String, f64)> {
+        let count = self.answers.of(status).max(1) as f64;
+        self.cpu.iter().map(|(name, time)| (name.clone(), time.as_secs_f64() * 1e6 / count)).collect()
+    }
+}
+
+/// Runs `work`, watching these processes.
+pub fn watch(work: &Work, watched: &[(String, u32)]) -> Measured {
+    let before: Vec<_> = watched.iter().map(|(_, pid)| cpu(*pid)).collect();
+    let own = cpu(std::process::id());
+    let answers = run(work);
+    let mut times: Vec<_> =
+        watched.iter().zip(before).map(|((name, pid), before)| (name.clone(), cpu(*pid).saturating_sub(before))).collect();
+    times.push(("client".to_owned(), cpu(std::process::id()).saturating_sub(own)));
+    Measured { answers, cpu: times }
+}
+
+pub struct Bench<'a> {
+    pub world: &'a World,
+    pub tokens: Arc<Vec<String>>,
+    pub lasts: Duration,
+    pub rows: BTreeMap<&'static str, Row>,
+    /// Of this round: constant answers a second, and the server's microseconds for one.
+    constant: (f64, f64),
+}
+
+/// Name, share of the ceiling to reach.
+const ROWS: [(&str, f64); 10] = [
+    ("a sold out", 0.70),
+    ("b closed", 0.70),
+    ("c not open", 0.70),
+    ("d accepted, embedded", 0.25),
+    ("e accepted, distributed, one hot coupon", 0.25),
+    ("f accepted, distributed, 60 coupons", 0.25),
+    ("g accepted and drained, distributed", 0.15),
+    ("h repeat of a holder", 0.40),
+    ("i CPU of the API per accepted, distributed", 3.0),
+    ("j CPU of the service per accepted, embedded", 3.0),
+];
+
+impl<'a> Bench<'a> {
+    pub fn new(world: &'a World, tokens: Arc<Vec<String>>, lasts: Duration) -> Self {
+        let rows = ROWS.iter().map(|(name, goal)| {
+            let micros = name.contains("CPU");
+            let row = Row::new(&name[2..], if micros { "us" } else { "/s" }, *goal);
+            (*name, Row { at_most: micros, ..row })
+        });
+        Self { world, tokens, lasts, rows: rows.collect(), constant: (0.0, 0.0) }
+    }
+
+    pub fn work(&self, address: &str, coupons: &[String]) -> Work {
+        Work {
+            address: address.to_owned(),
+            before: issue_calls(coupons),
+            tokens: Arc::clone(&self.tokens),
+            connections: CONNECTIONS,
+            pace: Pace::Closed,
+            lasts: self.lasts,
+        }
+    }
+
+    fn note(&mut self, name: &'static str, measured: &Measured, status: u16) {
+        let answers = &measured.answers;
+        let strange = answers.total() - answers.of(status) + answers.failed;
+        assert!(strange == 0, "{name}: {strange} answers are not {status}: {:?}", answers.statuses());
+        let ours = answers.per_second(status);
+        println!(
+            "  {:<42} {ours:>8.0} /s  {:>4.0} %   p50 {:>6.1}  p99 {:>6.1} ms",
+            &name[2..],
+            100.0 * ours / self.constant.0,
+            answers.percentile(0.5),
+            answers.percentile(0.99)
+        );
+        let ceiling = self.constant.0;
+        let row = self.rows.get_mut(name).unwrap();
+        row.rounds.push((ours, ceiling));
+        row.cpu = measured.micros(status);
+    }
+
+    fn note_cpu(&mut self, name: &'static str, measured: &Measured) {
+        let api = measured.micros(202)[0].1;
+        let ceiling = self.constant.1;
+        println!("  {:<42} {api:>8.1} us {:>4.2}x", &name[2..], api / ceiling);
+        self.rows.get_mut(name).unwrap().rounds.push((api, ceiling));
+    }
+
+    /// One round over all rows of these parts.
+    pub fn round(&mut self, embedded: bool, distributed: bool) {
+        self.constant_answer();
+        if embedded {
+            self.embedded();
+        }
+        if distributed {
+            self.distributed();
+        }
+    }
+
+    fn constant_answer(&mut self) {
+        let server = self.world.constant();
+        let work = self.work(&server.address, &["00000000-0000-4000-8000-000000000000".to_owned()]);
+        let measured = watch(&work, &[("server".to_owned(), server.pid())]);
+        assert_eq!(measured.answers.of(200), measured.answers.total());
+        let micros = measured.micros(200)[0].1;
+        self.constant = (measured.answers.per_second(200), micros);
+        println!(
+            "  {:<42} {:>8.0} /s          p50 {:>6.1}  p99 {:>6.1} ms, {micros:.1} us of the server each",
+            "constant answer",
+            self.constant.0,
+            measured.answers.percentile(0.5),
+            measured.answers.percentile(0.99)
+        );
+    }
+
+    fn embedded(&mut self) {
+        let service = self.world.embedded();
+        let watched = [("service".to_owned(), service.pid())];
+        let id = coupon(&service.address, STOCK, &[]);
+        let measured = watch(&self.work(&service.address, &[id]), &watched);
+        self.note("d accepted, embedded", &measured, 202);
+        self.note_cpu("j CPU of the service per accepted, embedded", &measured);
+        service.stop();
+    }
+
+    fn distributed(&mut self) {
+        let deployment = self.world.deployment();
+        let api = deployment.start("api");
+        let watched: Vec<_> = [("api".to_owned(), api.pid())].into_iter().chain(self.world.servers.iter().cloned()).collect();
+
+        let hot = coupon(&api.address, STOCK, &[]);
+        let measured = watch(&self.work(&api.address, std::slice::from_ref(&hot)), &watched);
+        self.note("e accepted, distributed, one hot coupon", &measured, 202);
+        self.note_cpu("i CPU of the API per accepted, distributed", &measured);
+        let holders = usize::try_from(measured.answers.of(202)).unwrap();
+
+        // Those who have it ask again, one of them after the other and from the first on when all have.
+        let again = self.tokens[..holders].iter().cycle().take(self.tokens.len()).cloned().collect();
+        let work = Work { tokens: Arc::new(again), ..self.work(&api.address, &[hot]) };
+        self.note("h repeat of a holder", &watch(&work, &watched), 200);
+
+        let many: Vec<_> = (0..60).map(|_| coupon(&api.address, STOCK, &[])).collect();
+        let measured = watch(&self.work(&api.address, &many), &watched);
+        self.note("f accepted, distributed, 60 coupons", &measured, 202);
+
+        let small = coupon(&api.address, 1, &[]);
+        let first = Work {
+            tokens: Arc::new(vec![self.tokens[0].clone()]),
+            connections: 1,
+            ..self.work(&api.address, std::slice::from_ref(&small))
+        };
+        assert_eq!(run(&first).of(202), 1);
+        let others = Arc::new(self.tokens[1..].to_vec());
+        let refused = |id: String| Work { tokens: Arc::clone(&others), ..self.work(&api.address, &[id]) };
+        self.note("a sold out", &watch(&refused(small), &watched), 409);
+
+        let closed = coupon(&api.address, STOCK, &[]);
+        admin(&api.address, "PATCH", &format!("/api/v1/coupons/{closed}"), &json!({"status": "CLOSED"}));
+        let work = self.work(&api.address, &[closed]);
+        self.note("b closed", &watch(&work, &watched), 409);
+
+        let future = coupon(&api.address, STOCK, &[("opens_at", json!(in_the_future()))]);
+        let work = self.work(&api.address, &[future]);
+        self.note("c not open", &watch(&work, &watched), 409);
+        api.stop();
+    }
+
+    /// A pace that the consumers keep: the lag at the end is not above what it was after a third of the time.
+    pub fn drained(&mut self, lasts: Duration) {
+        self.constant_answer();
+        let deployment = self.world.deployment();
+        let (api, consumer) = (deployment.start("api"), deployment.start("consumer"));
+        let watched: Vec<_> = [("api".to_owned(), api.pid()), ("consumer".to_owned(), consumer.pid())]
+            .into_iter()
+            .chain(self.world.servers.iter().cloned())
+            .collect();
+        // How fast both go at full speed, for a first pace.
+        let trial = watch(&self.work(&api.address, &[coupon(&api.address, STOCK, &[])]), &watched);
+        let written = consumer.metric("coupon_ledger_rows_total");
+        let mut pace = (written / trial.answers.seconds).min(trial.answers.per_second(202)) * 1.15;
+        loop {
+            wait_drained(&consumer);
+            let id = coupon(&api.address, STOCK, &[]);
+            let work = Work { pace: Pace::PerSecond(pace), lasts, ..self.work(&api.address, &[id]) };
+            let lags = std::thread::scope(|scope| {
+                let lags = scope.spawn(|| sample_lag(&consumer, lasts));
+                (watch(&work, &watched), lags.join().unwrap())
+            });
+            let (measured, lags) = lags;
+            let third = lags.len() / 3;
+            let early = lags[..third.max(1)].iter().copied().fold(0.0, f64::max);
+            let late = lags[lags.len() - third.max(1)..].iter().copied().fold(0.0, f64::max);
+            // Up to a second of records on the way is no growth.
+            let holds = late <= early.max(pace);
+            println!(
+                "  at {pace:.0} /s for {} s: lag {early:.0} early, {late:.0} late, {:.0} accepted /s",
+                lasts.as_secs(),
+                measured.answers.per_second(202)
+            );
+            if holds {
+                self.note("g accepted and drained, distributed", &measured, 202);
+                let row = self.rows.get_mut("g accepted and drained, distributed").unwrap();
+                row.remark = format!("lag at most {early:.0} in the first third, {late:.0} in the last");
+                break;
+            }
+            pace *= 0.85;
+        }
+        consumer.stop();
+        api.stop();
+    }
+}
+
+fn in_the_future() -> String {
+    let at = time::OffsetDateTime::now_utc() + Duration::from_millis(u64::try_from(HOUR).unwrap());
+    at.format(&time::format_description::well_known::Rfc3339).unwrap()
+}
+
+pub fn wait_drained(consumer: &Process) {
+    let started = Instant::now();
+    while consumer.metric("coupon_consumer_lag") > 0.0 {
+        assert!(started.elapsed() < Duration::from_secs(300), "the consumer does not get through");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn sample_lag(consumer: &Process, lasts: Duration) -> Vec<f64> {
+    let started = Instant::now();
+    let mut lags = Vec::new();
+    while started.elapsed() < lasts {
+        lags.push(consumer.metric("coupon_consumer_lag"));
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    lags
+}

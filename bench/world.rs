@@ -1,0 +1,108 @@
+//! Where the service stands in a run: fresh data for every start, and the servers' processes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use diesel_async::{AsyncConnection, AsyncMysqlConnection, SimpleAsyncConnection};
+use uuid::Uuid;
+
+use crate::processes::Process;
+
+/// Everything but the load.
+#[derive(Debug)]
+pub struct World {
+    pub dir: PathBuf,
+    program: PathBuf,
+    /// Redis, Kafka and MySQL, by name.
+    pub servers: Vec<(String, u32)>,
+    mysql: String,
+    pub redis: String,
+    kafka: String,
+}
+
+fn variable(name: &str, default: &str) -> String {
+    std::env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
+}
+
+impl World {
+    pub fn new(dir: &Path) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let run = PathBuf::from(variable("STACK_STATE", &root.join(".stack").display().to_string())).join("run");
+        let servers = ["redis", "kafka", "mysql"].into_iter().filter_map(|name| {
+            let pid = std::fs::read_to_string(run.join(format!("{name}.pid"))).ok()?.trim().parse().ok()?;
+            Some((name.to_owned(), pid))
+        });
+        Self {
+            dir: dir.to_owned(),
+            program: variable("COUPON_SVC", &root.join("target/release/coupon-svc").display().to_string()).into(),
+            servers: servers.collect(),
+            mysql: variable("COUPON_BENCH_MYSQL", "mysql://coupon:coupon@127.0.0.1:13306/coupon"),
+            redis: variable("COUPON_BENCH_REDIS", "redis://127.0.0.1:16379"),
+            kafka: variable("COUPON_BENCH_KAFKA", "127.0.0.1:19092"),
+        }
+    }
+
+    pub fn constant(&self) -> Process {
+        Process::constant(&self.dir)
+    }
+
+    /// One process on SQLite files of its own.
+    pub fn embedded(&self) -> Process {
+        let data = self.dir.join(format!("data-{}", Uuid::new_v4().simple()));
+        let env = BTreeMap::from([
+            ("COUPON__PARTS".to_owned(), "embedded".to_owned()),
+            ("COUPON__EMBEDDED__DATA_DIR".to_owned(), data.display().to_string()),
+        ]);
+        Process::service(&self.program, "all", &env, &self.dir)
+    }
+
+    /// A topic and a database of its own.
+    pub fn deployment(&self) -> Deployment<'_> {
+        let unique = Uuid::new_v4().simple().to_string();
+        let database = format!("coupon_bench_{unique}");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut connection = AsyncMysqlConnection::establish(&self.mysql).await.expect("MySQL must run: make bench starts it");
+            connection.batch_execute(&format!("CREATE DATABASE {database}")).await.unwrap();
+        });
+        let url = self.mysql.rsplit_once('/').map(|(server, _)| format!("{server}/{database}")).unwrap();
+        let topic = format!("bench-{unique}");
+        let env = [
+            ("PARTS", "distributed"),
+            ("MYSQL__URL", &url),
+            ("MYSQL__MIGRATE_AT_START", "true"),
+            ("REDIS__URL", &self.redis),
+            ("KAFKA__BROKERS", &self.kafka),
+            ("KAFKA__TOPIC", &topic),
+            ("KAFKA__DEAD_LETTER_TOPIC", &format!("{topic}-dlq")),
+            ("KAFKA__GROUP", &topic),
+        ];
+        let env = env.into_iter().map(|(key, value)| (format!("COUPON__{key}"), value.to_owned())).collect();
+        Deployment { world: self, env, url, database }
+    }
+}
+
+#[derive(Debug)]
+pub struct Deployment<'a> {
+    world: &'a World,
+    pub env: BTreeMap<String, String>,
+    pub url: String,
+    database: String,
+}
+
+impl Deployment<'_> {
+    pub fn start(&self, role: &str) -> Process {
+        Process::service(&self.world.program, role, &self.env, &self.world.dir)
+    }
+}
+
+impl Drop for Deployment<'_> {
+    fn drop(&mut self) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            if let Ok(mut connection) = AsyncMysqlConnection::establish(&self.world.mysql).await {
+                let _left = connection.batch_execute(&format!("DROP DATABASE {}", self.database)).await;
+            }
+        });
+    }
+}

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# How fast, as ratios to ceilings of the same run: starts the local stack, measures the release build, stops what was started.
+#   ROUNDS=5 ROUND_SECONDS=4 DRAIN_SECONDS=60 ROWS=200000 ONLY=embedded,distributed,drained,drain,gate
+#   COUPON_SVC=target/release/coupon-svc
+# The table stays in target/bench/latest.md and latest.json. Exit code 1 when a goal is missed.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+ulimit -n "$(ulimit -Hn)" || true
+
+started=$(mktemp)
+finish() {
+    local status=$? parts
+    mapfile -t parts <"$started"
+    rm -f "$started"
+    if ((${#parts[@]})) && [[ ${KEEP_STACK:-0} != 1 ]]; then scripts/stack.sh down "${parts[@]}" || true; fi
+    exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+if [[ -z ${COUPON_SVC:-} ]]; then
+    cargo build --release
+    export COUPON_SVC=$PWD/target/release/coupon-svc
+fi
+cargo build --release --features bench --bin coupon-bench
+STACK_MODE=native STACK_STARTED_FILE=$started scripts/stack.sh up
+target/release/coupon-bench
