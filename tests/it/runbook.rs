@@ -231,6 +231,17 @@ async fn erasing_a_user() {
     assert_eq!(ask(&deployment.http, &service.api, &coupon, "u-2").await.result, "ALREADY_ISSUED");
 }
 
+/// The first answer that is not "try again".
+async fn finally(deployment: &Deployment, api: &Process, coupon: &str, token: &str) -> (u16, String) {
+    loop {
+        let answer = issue_with(deployment, api, coupon, token).await;
+        if answer.0 != 503 {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rotating_the_jwt_key() {
     let (old, new) = (key_file("rs256.pub.pem"), key_file("es256.pub.pem"));
@@ -242,6 +253,8 @@ async fn rotating_the_jwt_key() {
     let new_token = |sub: &str| signed(Algorithm::ES256, &elliptic, None, &claims(sub));
 
     let mut deployment = Deployment::new(Parts::Distributed).await;
+    // A connection that is kept would lead to the process that is gone.
+    deployment.http = reqwest::Client::builder().timeout(Duration::from_secs(10)).pool_max_idle_per_host(0).build().unwrap();
     let believe = |deployment: &mut Deployment, keys: &[&std::path::Path]| {
         let keys: Vec<_> = keys.iter().map(|key| key.display().to_string()).collect();
         deployment.env.insert("COUPON__JWT__PUBLIC_KEYS".into(), keys.join(","));
@@ -251,34 +264,30 @@ async fn rotating_the_jwt_key() {
     let mut apis = [deployment.start("api").await, deployment.start("api").await];
     let _consumer = deployment.start("consumer").await;
     let coupon = created(&deployment, &apis[0], &old_token("root")).await;
-    let won = (202, "ACCEPTED".to_owned());
-    assert_eq!(issue_with(&deployment, &apis[0], &coupon, &new_token("early")).await.0, 401);
+    // After "try again" the first answer may have won it already.
+    let is_yes = |answer: &(u16, String)| matches!(answer.0, 200 | 202);
+    assert_eq!(finally(&deployment, &apis[0], &coupon, &new_token("early")).await.0, 401);
 
     believe(&mut deployment, &[&old, &new]);
     for number in 0..apis.len() {
         apis[number] = replace(&deployment, "api", &mut apis[number]).await;
         for (other, api) in apis.iter().enumerate() {
-            assert_eq!(
-                issue_with(&deployment, api, &coupon, &old_token(&format!("old-{number}-{other}"))).await,
-                won,
-                "nobody is logged out"
-            );
+            let answer = finally(&deployment, api, &coupon, &old_token(&format!("old-{number}-{other}"))).await;
+            assert!(is_yes(&answer), "nobody is logged out: {answer:?}");
         }
     }
     for api in &apis {
-        assert_eq!(
-            issue_with(&deployment, api, &coupon, &new_token("both")).await.1,
-            if api.api == apis[0].api { "ACCEPTED" } else { "ALREADY_ISSUED" }
-        );
+        let answer = finally(&deployment, api, &coupon, &new_token("both")).await;
+        assert!(is_yes(&answer), "the new key is believed: {answer:?}");
     }
 
     believe(&mut deployment, &[&new]);
     for number in 0..apis.len() {
         apis[number] = replace(&deployment, "api", &mut apis[number]).await;
         for api in &apis {
-            assert_eq!(issue_with(&deployment, api, &coupon, &new_token("both")).await, (200, "ALREADY_ISSUED".to_owned()));
+            assert_eq!(finally(&deployment, api, &coupon, &new_token("both")).await, (200, "ALREADY_ISSUED".to_owned()));
         }
-        assert_eq!(issue_with(&deployment, &apis[number], &coupon, &old_token("late")).await.0, 401, "the old key is gone");
+        assert_eq!(finally(&deployment, &apis[number], &coupon, &old_token("late")).await.0, 401, "the old key is gone");
     }
     deployment.settles(&coupon, 5).await;
 }
