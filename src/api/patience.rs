@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::{Instant, Sleep};
 
 /// How long a peer is waited for.
 #[derive(Debug, Clone, Copy)]
@@ -27,25 +27,25 @@ pub(super) struct Patient<S> {
     deadline: Instant,
     /// Something was read since the last write.
     asked: bool,
-    /// The deadline moves with every request, so it is looked at now and then: cheaper than a timer set anew.
-    look: Interval,
+    /// The deadline moves with every request; a timer set anew each time would cost more than one that rings too early now and then.
+    alarm: Pin<Box<Sleep>>,
 }
 
 impl<S> Patient<S> {
     pub(super) fn new(stream: S, patience: Patience) -> Self {
-        /// Looks within one exchange.
-        const LOOKS: u32 = 8;
-        let mut look = tokio::time::interval((patience.exchange / LOOKS).max(Duration::from_millis(1)));
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { stream, patience, deadline: Instant::now() + patience.exchange, asked: false, look }
+        let deadline = Instant::now() + patience.exchange;
+        Self { stream, patience, deadline, asked: false, alarm: Box::pin(tokio::time::sleep_until(deadline)) }
     }
 
     /// Ready once the peer is not waited for any more; else the task is woken to look again.
     fn run_out(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        while let Poll::Ready(now) = self.look.poll_tick(context) {
+        while self.alarm.as_mut().poll(context).is_ready() {
+            let now = Instant::now();
             if now >= self.deadline {
                 return Poll::Ready(io::ErrorKind::TimedOut.into());
             }
+            // Never later than an exchange that begins now may last.
+            self.alarm.as_mut().reset(self.deadline.min(now + self.patience.exchange));
         }
         Poll::Pending
     }
