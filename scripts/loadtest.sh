@@ -7,6 +7,7 @@
 #   CONFIG="FILE..."        more --config files for the service; COUPON__SECTION__KEY in the environment counts too
 #   IDENTITY=jwt            or header
 #   PORT=18700              the first of the ports used: PORT to PORT+99
+#   START_SECONDS=180       how long a process may take until it is ready
 #   AUDIT_SECONDS=120       how long the drain may take until everything accepted is written
 #   KEEP_STACK=1            leave the servers running that were started here
 #   KEEP_DATA=1             keep the data of Prometheus and of embedded parts in the report's folder
@@ -33,7 +34,7 @@ APIS=${APIS:-2} CONSUMERS=${CONSUMERS:-2}
 PORT=${PORT:-18700}
 PROMETHEUS_PORT=$((PORT + 98)) SAMPLER_PORT=$((PORT + 99))
 PROMETHEUS_URL=http://127.0.0.1:$PROMETHEUS_PORT
-export IDENTITY=${IDENTITY:-jwt}
+export IDENTITY=${IDENTITY:-jwt} PYTHONDONTWRITEBYTECODE=1
 
 [[ -f loadtest/$SCENARIO.js ]] || die "SCENARIO is '$SCENARIO'; it must be one of $(cd loadtest && echo *.js | sed 's/\.js//g')"
 [[ $STACK == embedded || $STACK == distributed ]] || die "STACK is '$STACK'; it must be embedded or distributed"

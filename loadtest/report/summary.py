@@ -1,11 +1,14 @@
 """The same tables for people: on the terminal and in Markdown."""
 
+STATS = ("p50", "p95", "p99", "max")
+
 
 def sections(figures):
     """[(title, headings, rows)]; the first column is text, the others are numbers."""
     answers, users, audit = figures["answers"], figures["users"], figures["audit"]
     counts = [(word, number(count)) for word, count in answers.items()]
-    counts += [(f"· {word}", number(count)) for word, count in figures["refusals"].items()]
+    # What "other refusals" and "transport errors" were; 503 and 429 have their own line already.
+    counts += [(f"· {word}", number(count)) for word, count in figures["refusals"].items() if not word.endswith(("(503)", "(429)"))]
     ends = [
         ("asked", number(users["asked"])),
         ("have a coupon", f"{number(users['won'])} of {number(users['expected_winners'])}"),
@@ -17,10 +20,10 @@ def sections(figures):
     for name, words in (("late", "connected too late"), ("unconnected", "could not connect before T0"), ("reconnected", "had to connect again")):
         if figures["not_waiting_at_t0"][name]:
             ends.append((words, number(figures["not_waiting_at_t0"][name])))
-    times = [
-        ("to one request", *(number(figures["answer_ms"][stat]) for stat in ("p50", "p95", "p99", "max"))),
-        ("since T0", *(number(figures["since_t0_ms"][stat]) for stat in ("p50", "p95", "p99", "max"))),
-    ]
+    times = [("to one request", *(number(figures["answer_ms"][stat]) for stat in STATS))]
+    # Where users come one after the other, the time since T0 is when they came.
+    if figures["scenario"] == "burst":
+        times.append(("since T0", *(number(figures["since_t0_ms"][stat]) for stat in STATS)))
     whole = [
         ("requests a second, T0 to the last answer", number(figures["requests_per_second"])),
         ("T0 to the last answer", f"{number(figures['last_answer_ms'])} ms"),
@@ -35,9 +38,9 @@ def sections(figures):
     return [
         ("Answers", ("answer", "requests"), counts),
         ("Users", ("user", "users"), ends),
-        ("Time to answer, ms", ("answer", "p50", "p95", "p99", "max"), times),
+        ("Time to answer, ms", ("answer", *STATS), times),
         ("The whole", ("", ""), whole),
-        ("Processes, from the first connection to the audit", ("process", "CPU seconds", "peak MiB"), processes),
+        ("Processes, from start to audit", ("process", "CPU seconds", "peak MiB"), processes),
     ]
 
 
@@ -46,7 +49,7 @@ def number(value):
 
 
 def headline(figures):
-    parts = "embedded parts" if figures["stack"] == "embedded" else f"the stack: {figures['apis']} API, {figures['consumers']} consumer processes"
+    parts = "embedded parts" if figures["stack"] == "embedded" else f"distributed parts, {figures['apis']} x api and {figures['consumers']} x consumer"
     return f"{figures['scenario']} on {parts}"
 
 

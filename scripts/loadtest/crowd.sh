@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # Lets the crowd go and checks the books afterwards. Sourced, never run.
 
+progress_pid=''
+
 # What the caller asked for, to be repeated: no secrets, no addresses with passwords.
 command_line_given() {
     local name words=()
@@ -33,7 +35,10 @@ run_crowd() {
 # A crowd that is interrupted has nothing to finish.
 abandon_crowd() {
     local pid
-    for pid in ${started_pids[k6]:-} ${progress_pid:-}; do kill -KILL "$pid" 2>/dev/null || true; done
+    for pid in ${started_pids[k6]:-} ${progress_pid:-}; do
+        kill -KILL "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
 }
 
 audit_crowd() {

@@ -39,7 +39,7 @@ stop_processes() { # names...
 
 # Dies with the last lines of the log when the process ends before its page answers.
 wait_for_page() { # name, url
-    local deadline=$((SECONDS + 60))
+    local deadline=$((SECONDS + ${START_SECONDS:-180}))
     until curl -fsS -m 2 -o /dev/null "$2" 2>/dev/null; do
         if ! kill -0 "${started_pids[$1]}" 2>/dev/null || ((SECONDS >= deadline)); then
             tail -n 20 "$OUT/logs/$1.log" >&2

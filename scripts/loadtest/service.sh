@@ -3,7 +3,7 @@
 
 # The service's flags for every call: configuration files, the run's own last.
 service_flags=()
-api_names=() base_urls=()
+base_urls=()
 # What Prometheus asks: "name address".
 ops_targets=()
 
