@@ -97,7 +97,7 @@ write_service_config
 start_service
 start_prometheus
 "$PYTHON" loadtest/report/machine.py "$service" "$K6" "$PROMETHEUS" >"$OUT/machine.json"
-if [[ $STACK == distributed ]]; then scripts/stack.sh status >"$OUT/stack-status.txt" || true; fi
+if [[ $STACK == distributed ]]; then note_servers >"$OUT/stack-status.txt"; fi
 
 started_at=$(date +%s.%N)
 run_crowd

@@ -107,9 +107,8 @@ def processes_of(run, prometheus):
     memory = {labels["process"]: max(series.values()) for labels, series in prometheus.over_time("loadtest_resident_bytes", times)}
     found = []
     for labels, series in prometheus.over_time("loadtest_cpu_seconds_total", times):
-        # What began during the run began at 0.
-        first = min(series)
-        before = series[first] if first - run.start < 1 else 0.0
         name = labels["process"]
+        # k6 began with the run; all others have a life before it.
+        before = 0.0 if name == "k6" else series[min(series)]
         found.append({"process": name, "cpu_seconds": round(max(series.values()) - before, 2), "peak_mib": round(memory[name] / 2**20)})
     return sorted(found, key=lambda process: process["process"])

@@ -64,6 +64,9 @@ def requests(axes, window, prometheus):
     if rows:
         labels, values, colours = zip(*rows)
         axes.stackplot(window.x(window.fine), *values, labels=labels, colors=colours, step="pre")
+    for _, series in prometheus.over_time("sum(coupon_issue_total)", window.whole):
+        given = prom.rates(series, window.whole, None)
+        line(axes, window, given, "given by the service", color="#1f4e79", linestyle=":", linewidth=1.2, drawstyle="steps-pre")
     axes.set(title="Answers a second, as the users got them", ylabel="answers/s (stacked)")
     axes.yaxis.set_major_formatter(EngFormatter(sep=""))
 

@@ -44,4 +44,14 @@ start_prometheus() {
         --web.listen-address="127.0.0.1:$PROMETHEUS_PORT" --web.enable-remote-write-receiver \
         --enable-feature=native-histograms --log.level=warn
     wait_for_page prometheus "$PROMETHEUS_URL/-/ready"
+    wait_for_samples
+}
+
+# A freshly started Prometheus takes some seconds before it asks anybody.
+wait_for_samples() {
+    local deadline=$((SECONDS + 30)) targets=$((${#ops_targets[@]} + 1))
+    until curl -fsS -m 2 "$PROMETHEUS_URL/api/v1/query?query=sum(up)" 2>/dev/null | grep -q "\"$targets\""; do
+        ((SECONDS < deadline)) || die "Prometheus does not reach all $targets targets (see $OUT/logs/prometheus.log)"
+        sleep 0.2
+    done
 }

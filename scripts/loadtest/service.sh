@@ -52,6 +52,14 @@ start_stack() {
     done < <(stack_library wanted_parts)
 }
 
+# Versions of the servers in use; others may run on the machine as well.
+note_servers() {
+    local status
+    status=$(scripts/stack.sh status || true)
+    head -n 1 <<<"$status"
+    grep -E "^($(stack_library wanted_parts | paste -sd '|')) " <<<"$status" || true
+}
+
 stop_stack() {
     [[ -s $OUT/stack-started ]] || return 0
     if [[ ${KEEP_STACK:-0} == 1 ]]; then
