@@ -9,12 +9,12 @@ export CONFIG SEED MINUTES
 
 SECONDS ?= 60
 
-.PHONY: help run test check fmt fuzz burst bench growth chaos overload audit stack-up stack-down stack-status stack-wipe
+.PHONY: help run test check fmt fuzz burst loadtest bench growth chaos overload audit stack-up stack-down stack-status stack-wipe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nVariables: CONFIG="FILE..." (run, burst, audit), KEEP_STACK=1 (test), DB=mariadb and STACK_MODE=native (stack-up, test),\n'
-	@printf 'SEED and MINUTES (chaos), BASE_URLS, USERS, STOCK, IDENTITY (burst); the scripts in scripts/ name the rest.\n'
+	@printf 'SEED and MINUTES (chaos), BASE_URLS, USERS, STOCK, IDENTITY (burst), those of loadtest/README.md (loadtest); the scripts in scripts/ name the rest.\n'
 
 run: ## build and start the service on its embedded parts (or on CONFIG)
 	cargo build --release
@@ -42,6 +42,9 @@ bench: ## how fast, as ratios to ceilings of the same run: ROUNDS=5 ONLY=embedde
 
 growth: ## what a request costs and a coupon weighs as holders, coupons, APIs and consumers grow
 	@ONLY=growth scripts/bench.sh
+
+loadtest: ## a crowd with a report and plots: SCENARIO=burst|ramp|soak|repeat-storm|soldout-storm|restock|mixed STACK=embedded|distributed
+	@scripts/loadtest.sh
 
 chaos: ## the promise under faults: SEED=1 MINUTES=10; exit code 1 on a violation
 	@scripts/chaos.sh

@@ -13,65 +13,27 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/loadtest/common.sh
+source scripts/loadtest/common.sh
 
 export BASE_URLS=${BASE_URLS:-http://127.0.0.1:8080}
 export USERS=${USERS:-10000} STOCK=${STOCK:-1000}
 export IDENTITY=${IDENTITY:-header} KIND=${KIND:-FIRST_COME}
 export CONNECT_SECONDS=${CONNECT_SECONDS:-$((6 + USERS / 1000))}
+# One request each, and what it says is what counts.
+export PATIENCE_SECONDS=0
 COUPON_ID=$(cat /proc/sys/kernel/random/uuid)
 RUN_ID=burst-${COUPON_ID:0:8}
 OUT=${OUT:-.burst}
-RESULT_FILE=$OUT/$RUN_ID.env
+RESULT_FILE=$OUT/$RUN_ID.json
 export COUPON_ID RUN_ID RESULT_FILE
 service=${COUPON_SVC:-target/release/coupon-svc}
 outcomes=$OUT/$RUN_ID.outcomes
-K6_VERSION=v1.8.1
-
-die() {
-    printf 'burst: %s\n' "$*" >&2
-    exit 1
-}
-
-find_k6() {
-    K6=$(command -v k6 || true)
-    [[ -n $K6 ]] && return
-    K6=$HOME/go/bin/k6
-    [[ -x $K6 ]] && return
-    command -v go >/dev/null || die "k6 is not installed, and there is no go to install it with: see https://grafana.com/docs/k6/latest/set-up/install-k6/"
-    echo "burst: installing k6 $K6_VERSION with go (once, a few minutes)"
-    GOBIN=$HOME/go/bin nice go install "go.k6.io/k6@$K6_VERSION" 2>&1 | grep -v '^go: downloading' || true
-    [[ -x $K6 ]] || die "k6 could not be installed"
-}
-
-cpu_seconds() { # pid; nothing when it is gone
-    local stat
-    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
-    # The name in the second field may hold spaces; the times are fields 14 and 15.
-    awk -v hertz="$(getconf CLK_TCK)" '{ printf "%.2f", ($12 + $13) / hertz }' <<<"${stat##*) }"
-}
-
-number_in() { # name, JSON
-    { grep -oE "\"$1\" *: *-?[0-9]+" <<<"$2" || true; } | head -n 1 | { grep -oE -- '-?[0-9]+$' || true; }
-}
-
-# The books are complete once nothing accepted is unwritten; until then the audit is asked again, for 30 s at most.
-run_audit() {
-    local flags=() file deadline=$((SECONDS + 30))
-    for file in ${CONFIG:-}; do flags+=(--config "$file"); done
-    while :; do
-        audit_status=0
-        audit_json=$("$service" audit --coupon "$COUPON_ID" --json "${flags[@]}" 2>"$OUT/$RUN_ID.audit.log") || audit_status=$?
-        unwritten=$(number_in unwritten "$audit_json")
-        if [[ $unwritten == 0 ]] || ((SECONDS >= deadline)); then return; fi
-        sleep 0.5
-    done
-}
 
 [[ $IDENTITY == header || $IDENTITY == jwt ]] || die "IDENTITY is '$IDENTITY'; it must be header or jwt"
 [[ $IDENTITY != jwt || -n ${JWT_SECRET:-} ]] || die "IDENTITY=jwt needs JWT_SECRET"
 [[ -x $service ]] || die "there is no $service for the audit: run 'cargo build --release' first, or set COUPON_SVC"
-ulimit -n "$(ulimit -Hn)" || true
-(($(ulimit -n) >= USERS + 256)) || die "$USERS users need $((USERS + 256)) open files, and the limit is $(ulimit -n): raise it, or set USERS lower"
+need_open_files "$USERS"
 find_k6
 mkdir -p "$OUT"
 
@@ -87,8 +49,13 @@ echo "burst: $USERS users for $STOCK coupons at $BASE_URLS; all connect first, $
 K6_NO_USAGE_REPORT=true "$K6" run --quiet --address '' --log-format raw --console-output "$outcomes" loadtest/burst.js ||
     die "k6 failed (see above)"
 [[ -s $RESULT_FILE ]] || die "k6 left no result"
-# shellcheck disable=SC1090 # numbers written by burst.js
-source "$RESULT_FILE"
+result=$(<"$RESULT_FILE")
+in_result() { number_in "$1" "$result"; }
+times_in_result() { echo "p50 $(in_result "$1_p50_ms")  p95 $(in_result "$1_p95_ms")  p99 $(in_result "$1_p99_ms")  max $(in_result "$1_max_ms") ms"; }
+accepted=$(in_result answers_accepted) already_issued=$(in_result answers_already_issued) sold_out=$(in_result answers_sold_out)
+other=0
+for outcome in refused unavailable too_many_requests transport; do other=$((other + $(in_result "answers_$outcome"))); done
+late=$(in_result late) unconnected=$(in_result unconnected) reconnected=$(in_result reconnected)
 
 cpu_lines=()
 for pid in $PIDS; do
@@ -100,40 +67,42 @@ for pid in $PIDS; do
     fi
 done
 
-run_audit
+audit_flags=()
+for file in ${CONFIG:-}; do audit_flags+=(--config "$file"); done
+run_audit "$service" 30 "$OUT/$RUN_ID.audit.log" --coupon "$COUPON_ID" "${audit_flags[@]}"
 issued=$(number_in issued "$audit_json")
 last_issued_ms=$(number_in last_issued_at_ms "$audit_json")
 until_issued='not known'
-if [[ -n $last_issued_ms ]]; then until_issued="$((last_issued_ms - T0_MS)) ms"; fi
+if [[ -n $last_issued_ms ]]; then until_issued="$((last_issued_ms - $(in_result t0_ms))) ms"; fi
 expected=$((STOCK < USERS ? STOCK : USERS))
-answered=$((N_ACCEPTED + N_ALREADY_ISSUED + N_SOLD_OUT + N_OTHER))
+answered=$((accepted + already_issued + sold_out + other))
 
 row() { printf '  %-34s %s\n' "$1" "$2"; }
 printf '\ncoupon %s\n' "$COUPON_ID"
-row "ACCEPTED" "$N_ACCEPTED of $expected"
-row "ALREADY_ISSUED" "$N_ALREADY_ISSUED"
-row "SOLD_OUT" "$N_SOLD_OUT"
-row "any other outcome" "$N_OTHER"
+row "ACCEPTED" "$accepted of $expected"
+row "ALREADY_ISSUED" "$already_issued"
+row "SOLD_OUT" "$sold_out"
+row "any other outcome" "$other"
 if [[ -s $outcomes ]]; then
     sed -n 's/^OUTCOME //p' "$outcomes" | sort | uniq -c | sort -rn | while read -r times word; do row "    $word" "$times"; done
 fi
-row "answer to one request" "p50 $ANSWER_P50  p95 $ANSWER_P95  p99 $ANSWER_P99  max $ANSWER_MAX ms"
-row "from T0 to the user's answer" "p50 $SINCE_T0_P50  p95 $SINCE_T0_P95  p99 $SINCE_T0_P99  max $SINCE_T0_MAX ms"
-row "from T0 to the last answer" "$SINCE_T0_MAX ms"
+row "answer to one request" "$(times_in_result answer)"
+row "from T0 to the user's answer" "$(times_in_result since_t0)"
+row "from T0 to the last answer" "$(in_result since_t0_max_ms) ms"
 row "from T0 to the last one ISSUED" "$until_issued"
 row "audit" "exit $audit_status, issued ${issued:-?}, unwritten ${unwritten:-?}, violations $({ grep -oE '"violations" *: *[0-9]+' <<<"$audit_json" || echo '?'; } | grep -oE '[0-9?]+$')"
 if ((${#cpu_lines[@]})); then
     echo "  CPU seconds during the run"
     printf '    %s\n' "${cpu_lines[@]}"
 fi
-if ((N_LATE + N_UNCONNECTED + N_RECONNECTED)); then
-    row "not waiting at T0" "$N_LATE connected too late, $N_UNCONNECTED failed to connect, $N_RECONNECTED had to connect again"
+if ((late + unconnected + reconnected)); then
+    row "not waiting at T0" "$late connected too late, $unconnected failed to connect, $reconnected had to connect again"
 fi
 
 faults=()
 ((answered == USERS)) || faults+=("$answered of $USERS users were answered or failed; the rest is missing")
-((N_ACCEPTED == expected)) || faults+=("$N_ACCEPTED were accepted instead of $expected")
-((N_ACCEPTED + N_SOLD_OUT == answered)) || faults+=("$((answered - N_ACCEPTED - N_SOLD_OUT)) got something else than ACCEPTED or SOLD_OUT")
+((accepted == expected)) || faults+=("$accepted were accepted instead of $expected")
+((accepted + sold_out == answered)) || faults+=("$((answered - accepted - sold_out)) got something else than ACCEPTED or SOLD_OUT")
 ((audit_status == 0)) || faults+=("the audit ended with exit code $audit_status")
 [[ $unwritten == 0 ]] || faults+=("the audit still finds ${unwritten:-an unknown number of} accepted unwritten after 30 s")
 if ((${#faults[@]})); then
