@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use crate::domain::{
-    Body, CouponId, Decision, Decoded, Offset, Partition, Record, Roster, SkipReason, StopReason, UserId, decode, fingerprint, now_millis,
+    Body, CouponId, Decision, Decoded, Offset, Partition, Record, Roster, SkipReason, StopReason, UserId, UserState, decode, fingerprint,
+    now_millis,
 };
 use crate::journal::RawRecord;
 use crate::ledger::{Batch, CouponRow, DEAD_LETTER_BYTES, DeadLetter, DeadLetterState, IssuedRow, Loaded, Move, RevocationRow, TermsRow};
@@ -120,6 +121,27 @@ pub fn fold(runs: &[Run], loaded: &mut Loaded) -> (Batch, Vec<Trace>) {
     (batch, traces)
 }
 
+/// Makes `loaded` the state once `batch` is written, whether or not it was when the state was read.
+pub fn overlay(loaded: &mut Loaded, batch: &Batch) {
+    for moved in &batch.moves {
+        if let Some(position) = loaded.positions.get_mut(&moved.partition)
+            && position.next == moved.from
+        {
+            position.next = moved.to;
+            position.fingerprint = moved.fingerprint;
+        }
+    }
+    for row in &batch.coupons {
+        loaded.coupons.insert(row.coupon, row.clone());
+    }
+    for row in &batch.issued {
+        loaded.users.entry(row.coupon).or_default().insert(row.user.clone(), UserState::Holder(row.sequence));
+    }
+    for row in &batch.revocations {
+        loaded.users.entry(row.coupon).or_default().insert(row.user.clone(), UserState::Revoked(row.sequence));
+    }
+}
+
 fn restore(coupon: CouponId, loaded: &mut Loaded) -> Roster<UserId> {
     let mut roster =
         loaded.coupons.remove(&coupon).map_or_else(Roster::default, |row| Roster::restore(row.terms, row.issued, row.next_sequence));
@@ -168,5 +190,83 @@ fn unreadable(partition: Partition, reason: &SkipReason, raw: &RawRecord) -> Dea
         state: DeadLetterState::Open,
         created_at: now,
         updated_at: now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::CouponId;
+    use crate::ledger::{Ledger, SqliteLedger};
+
+    fn terms(version: i64, total: i64, status: &str) -> String {
+        format!(
+            r#"{{"v":1,"type":"terms","version":{version},"change_id":"{}","name":"n","kind":"k","discount":{{"type":"FIXED","value":1}},"total_quantity":{total},"status":"{status}"}}"#,
+            uuid::Uuid::from_u128(u128::from(version.unsigned_abs()))
+        )
+    }
+
+    /// Records of two coupons as a busy day has them, some of them senseless.
+    fn records(random: &mut fastrand::Rng) -> Vec<RawRecord> {
+        let coupons = [CouponId::random(), CouponId::random()];
+        (0..60)
+            .map(|offset| {
+                let user = random.u8(..12);
+                let value = match random.u8(..10) {
+                    _ if offset < 2 => terms(1, 5, "OPEN"),
+                    0 => terms(random.i64(2..4), random.i64(3..9), random.choice(["OPEN", "PAUSED"]).unwrap_or("OPEN")),
+                    1 => "not a record".to_owned(),
+                    2 => format!(r#"{{"v":1,"type":"revoke","user_id":"u{user}","sequence":{},"reason":"r","at":2}}"#, random.i64(1..6)),
+                    _ => format!(r#"{{"v":1,"type":"issue","user_id":"u{user}","at":1}}"#),
+                };
+                let coupon = if offset < 2 { coupons[usize::from(offset == 1)] } else { coupons[random.usize(..2)] };
+                RawRecord { offset, key: coupon.to_string().into_bytes(), value: value.into_bytes(), at: 1 }
+            })
+            .collect()
+    }
+
+    /// What a batch decides, without the clock's time in its dead letters.
+    fn decisions(runs: &[Run], mut loaded: Loaded) -> String {
+        let (batch, _) = fold(runs, &mut loaded);
+        let letters: Vec<_> = batch.dead_letters.iter().map(|letter| letter.log_offset).collect();
+        format!("{:?} {:?} {:?} {:?} {:?} {letters:?}", batch.moves, batch.coupons, batch.terms, batch.issued, batch.revocations)
+    }
+
+    #[tokio::test]
+    async fn deciding_ahead_is_deciding_after() {
+        for seed in 0..40 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let folder = tempfile::tempdir().unwrap();
+            let ledger = SqliteLedger::open(&folder.path().join("ledger.db")).unwrap();
+            ledger.migrate().await.unwrap();
+            ledger.fix_partitions(1).await.unwrap();
+            let mut records = records(&mut random);
+            let mut batches = Vec::new();
+            while !records.is_empty() {
+                let rest = records.split_off(random.usize(1..=20).min(records.len()));
+                batches.push(vec![Run::read(0, 1, std::mem::replace(&mut records, rest)).unwrap()]);
+            }
+            for pair in batches.windows(2) {
+                let [now, next] = pair else { continue };
+                let mut wanted = HashMap::new();
+                now[0].wants(&mut wanted);
+                let mut state = ledger.load(&[0], &wanted).await.unwrap();
+                let (batch, _) = fold(now, &mut state);
+                let mut wanted = HashMap::new();
+                next[0].wants(&mut wanted);
+                let mut before = ledger.load(&[0], &wanted).await.unwrap();
+                ledger.commit(&batch).await.unwrap();
+                let after = ledger.load(&[0], &wanted).await.unwrap();
+                let mut twice = after.clone();
+                overlay(&mut before, &batch);
+                overlay(&mut twice, &batch);
+                for state in [&before, &twice] {
+                    assert_eq!(state.positions.get(&0), after.positions.get(&0), "seed {seed}");
+                }
+                let expected = decisions(next, after);
+                assert_eq!(decisions(next, before), expected, "seed {seed}: read before it was written");
+                assert_eq!(decisions(next, twice), expected, "seed {seed}: read after it was written");
+            }
+        }
     }
 }

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Consumer;
 use super::feed::{Feed, Parcel};
-use super::fold::{Run, Trace, fold};
-use crate::domain::Partition;
+use super::fold::{Run, Trace, fold, overlay};
+use crate::domain::{EpochMillis, Offset, Partition, StopReason};
 use crate::follower::{StartError, check_same_log};
 use crate::journal::RawRecord;
 use crate::kill_point::kill_point;
@@ -29,6 +29,21 @@ enum Outcome {
     Cancelled,
 }
 
+/// Records of a batch on their way, read but not decided.
+struct Taken {
+    runs: Vec<Run>,
+    /// Records this build must not pass, each behind the run of its partition.
+    stops: Vec<(Partition, (Offset, StopReason))>,
+    /// When the log took the first of each partition.
+    oldest: Vec<(Partition, EpochMillis)>,
+}
+
+/// A batch that only needs to be written.
+struct Decided {
+    batch: Batch,
+    traces: Vec<Trace>,
+}
+
 pub(super) struct Worker {
     consumer: Arc<Consumer>,
     index: usize,
@@ -37,6 +52,7 @@ pub(super) struct Worker {
     /// Partitions to go first in the next batch, so that none starves behind a busy one.
     turn: Partition,
     epoch: u64,
+    last_batch: Option<Instant>,
     parcels: (mpsc::Sender<Parcel>, mpsc::Receiver<Parcel>),
     cancel: CancellationToken,
 }
@@ -52,6 +68,7 @@ impl Consumer {
             waiting: BTreeMap::new(),
             turn: 0,
             epoch: 0,
+            last_batch: None,
             parcels: mpsc::channel(16),
             cancel,
         };
@@ -62,7 +79,6 @@ impl Consumer {
 impl Worker {
     async fn run(mut self, mut owned: watch::Receiver<Vec<Partition>>) {
         let cancel = self.cancel.clone();
-        let mut last_batch: Option<Instant> = None;
         owned.mark_changed();
         loop {
             if owned.has_changed().unwrap_or(false) || !self.fed(&owned.borrow()) {
@@ -80,23 +96,10 @@ impl Worker {
                     () = tokio::time::sleep(Duration::from_secs(1)) => continue,
                 }
             }
-            // Up to a few batches wait here; behind that the full channel holds the feeds back.
-            while self.backlog() < self.consumer.options.batch_rows * 4
-                && let Ok(parcel) = self.parcels.1.try_recv()
-            {
-                self.take_in(parcel);
-            }
             if cancel.is_cancelled() {
                 return;
             }
-            let records = self.next_batch();
-            if records.is_empty() {
-                continue;
-            }
-            if let Some(last) = last_batch.replace(Instant::now()) {
-                self.consumer.metrics.consumer_poll_interval_seconds.observe(last.elapsed().as_secs_f64());
-            }
-            self.drain(records).await;
+            self.drain(&owned).await;
         }
     }
 
@@ -160,6 +163,33 @@ impl Worker {
         }
     }
 
+    /// What is to be decided next; `None` while nothing waits.
+    fn take(&mut self) -> Option<Taken> {
+        // Up to a few batches wait here; behind that the full channel holds the feeds back.
+        while self.backlog() < self.consumer.options.batch_rows * 4
+            && let Ok(parcel) = self.parcels.1.try_recv()
+        {
+            self.take_in(parcel);
+        }
+        let records = self.next_batch();
+        if records.is_empty() {
+            return None;
+        }
+        if let Some(last) = self.last_batch.replace(Instant::now()) {
+            self.consumer.metrics.consumer_poll_interval_seconds.observe(last.elapsed().as_secs_f64());
+        }
+        let oldest = records.iter().map(|(partition, records)| (*partition, records.first().map_or(0, |record| record.at))).collect();
+        let partitions = self.consumer.journal.partitions();
+        let runs: Vec<_> = records.into_iter().filter_map(|(partition, records)| Run::read(partition, partitions, records)).collect();
+        let stops: Vec<_> = runs.iter().filter_map(|run| run.stop.as_ref().map(|stop| (run.partition, stop.clone()))).collect();
+        for (partition, _) in &stops {
+            // Nothing behind such a record is decided by this build.
+            self.forget(*partition);
+        }
+        let runs = runs.into_iter().filter(|run| !run.is_empty()).collect();
+        Some(Taken { runs, stops, oldest })
+    }
+
     /// Takes records of all partitions in turn, up to the row limit; a rate limit makes batches of about a fifth of a second.
     fn next_batch(&mut self) -> Vec<(Partition, Vec<RawRecord>)> {
         let rate = self.consumer.limiter.rate();
@@ -190,28 +220,72 @@ impl Worker {
         batch
     }
 
-    async fn drain(&mut self, records: Vec<(Partition, Vec<RawRecord>)>) {
-        let partitions = self.consumer.journal.partitions();
-        for (partition, records) in &records {
-            let oldest_at = records.first().map_or(0, |record| record.at);
-            self.consumer.note_progress(*partition, |progress| progress.oldest_at = oldest_at);
-        }
-        let runs: Vec<_> = records.into_iter().filter_map(|(partition, records)| Run::read(partition, partitions, records)).collect();
-        let stops: Vec<_> = runs.iter().filter_map(|run| run.stop.as_ref().map(|stop| (run.partition, stop.clone()))).collect();
-        let runs: Vec<_> = runs.into_iter().filter(|run| !run.is_empty()).collect();
-        match self.write(&runs).await {
-            Outcome::Written => {}
-            Outcome::Cancelled => return,
-            Outcome::Reset => {
-                for run in &runs {
+    /// Writes batch after batch while there are any. The next one is read and decided while one is written.
+    async fn drain(&mut self, owned: &watch::Receiver<Vec<Partition>>) {
+        let mut next = self.take();
+        let mut decided = None;
+        while let Some(taken) = next.take() {
+            for (partition, at) in &taken.oldest {
+                self.consumer.note_progress(*partition, |progress| progress.oldest_at = *at);
+            }
+            let started = Instant::now();
+            let ready = match decided.take() {
+                Some(ready) => Ok(ready),
+                None => self.decide(&taken.runs, None).await,
+            };
+            let outcome = match ready {
+                Ok(ready) => {
+                    let consumer = Arc::clone(&self.consumer);
+                    let (written, ahead) = tokio::join!(put(&consumer, &ready), self.look_ahead(&ready.batch, owned));
+                    (next, decided) = ahead;
+                    match written {
+                        Ok(()) => {
+                            consumer.metrics.consumer_batch_seconds.observe(started.elapsed().as_secs_f64());
+                            Outcome::Written
+                        }
+                        Err(error) => self.write(&taken.runs, Some(error)).await,
+                    }
+                }
+                Err(error) => self.write(&taken.runs, Some(error)).await,
+            };
+            if !self.settle(taken, outcome).await {
+                // What was decided on top of it must not be written.
+                decided = None;
+                for run in next.take().into_iter().flat_map(|next| next.runs) {
                     self.forget(run.partition);
                 }
-                return;
+            }
+        }
+    }
+
+    /// Takes what comes after `batch`, which is being written, and decides it as if that were done.
+    async fn look_ahead(&mut self, batch: &Batch, owned: &watch::Receiver<Vec<Partition>>) -> (Option<Taken>, Option<Decided>) {
+        if self.cancel.is_cancelled() || owned.has_changed().unwrap_or(true) {
+            return (None, None);
+        }
+        let Some(taken) = self.take() else { return (None, None) };
+        let decided = self.decide(&taken.runs, Some(batch)).await;
+        // Whatever stood in the way is met again when it is this batch's turn.
+        (Some(taken), decided.ok())
+    }
+
+    /// Draws the conclusions; whether everything taken was written.
+    async fn settle(&mut self, taken: Taken, outcome: Outcome) -> bool {
+        let mut all_written = true;
+        match outcome {
+            Outcome::Written => {}
+            Outcome::Cancelled => return false,
+            Outcome::Reset => {
+                for run in &taken.runs {
+                    self.forget(run.partition);
+                }
+                return false;
             }
             // Which partition it was shows when each is written alone.
             Outcome::Guard(reason) => {
-                for run in &runs {
-                    match self.write(std::slice::from_ref(run)).await {
+                all_written = false;
+                for run in &taken.runs {
+                    match self.write(std::slice::from_ref(run), None).await {
                         Outcome::Written => {}
                         Outcome::Guard(reason) => {
                             self.consumer.stop_partition(run.partition, &reason);
@@ -223,10 +297,11 @@ impl Worker {
                 tracing::error!(%reason, "a guard fired");
             }
         }
-        for (partition, (offset, reason)) in stops {
+        for (partition, (offset, reason)) in taken.stops {
             self.consumer.stop_partition(partition, &format!("offset {offset}: {reason}"));
             self.forget(partition);
         }
+        all_written
     }
 
     fn forget(&mut self, partition: Partition) {
@@ -234,15 +309,19 @@ impl Worker {
         self.waiting.remove(&partition);
     }
 
-    /// Writes runs until that is done or somebody else did; waits out a ledger that is away.
-    async fn write(&self, runs: &[Run]) -> Outcome {
+    /// Writes runs until that is done or somebody else did; waits out a ledger that is away. `failed` is what a first try ended with.
+    async fn write(&self, runs: &[Run], mut failed: Option<LedgerError>) -> Outcome {
         if runs.is_empty() {
             return Outcome::Written;
         }
         let started = Instant::now();
         let mut back_off = FIRST_BACK_OFF;
         loop {
-            let error = match self.try_write(runs).await {
+            let result = match failed.take() {
+                Some(error) => Err(error),
+                None => self.try_write(runs).await,
+            };
+            let error = match result {
                 Ok(()) => {
                     self.consumer.metrics.consumer_batch_seconds.observe(started.elapsed().as_secs_f64());
                     return Outcome::Written;
@@ -264,6 +343,15 @@ impl Worker {
     }
 
     async fn try_write(&self, runs: &[Run]) -> Result<(), LedgerError> {
+        let decided = self.decide(runs, None).await?;
+        put(&self.consumer, &decided).await
+    }
+
+    /// Decides runs on the ledger's state, or on what that will be once the batch `after` is written, and takes the permits for their rows.
+    async fn decide(&self, runs: &[Run], after: Option<&Batch>) -> Result<Decided, LedgerError> {
+        if runs.is_empty() {
+            return Ok(Decided { batch: Batch::default(), traces: Vec::new() });
+        }
         let mut wanted = HashMap::new();
         for run in runs {
             run.wants(&mut wanted);
@@ -271,16 +359,14 @@ impl Worker {
         let partitions: Vec<_> = runs.iter().map(|run| run.partition).collect();
         kill_point("consumer.load.before");
         let mut loaded = self.consumer.ledger.load(&partitions, &wanted).await?;
+        if let Some(batch) = after {
+            overlay(&mut loaded, batch);
+        }
         check_positions(runs, &loaded)?;
         let (batch, traces) = fold(runs, &mut loaded);
         kill_point("consumer.fold.after");
         self.take_permits(batch.issued.len()).await;
-        kill_point("consumer.commit.before");
-        let committed = self.consumer.ledger.commit(&batch).await?;
-        kill_point("consumer.commit.after");
-        self.after(&batch, &committed, &traces).await;
-        kill_point("consumer.batch.after");
-        Ok(())
+        Ok(Decided { batch, traces })
     }
 
     async fn take_permits(&self, rows: usize) {
@@ -298,35 +384,47 @@ impl Worker {
         }
         self.consumer.metrics.limiter_wait_seconds_total.inc_by(started.elapsed().as_secs_f64());
     }
+}
 
-    async fn after(&self, batch: &Batch, committed: &Committed, traces: &[Trace]) {
-        let consumer = &self.consumer;
-        consumer.metrics.ledger_rows_total.inc_by(u64::try_from(committed.rows).unwrap_or(0));
-        for moved in &batch.moves {
-            consumer.note_progress(moved.partition, |progress| {
-                progress.next = moved.to;
-                progress.oldest_at = 0;
-            });
-        }
-        let dead: HashMap<_, _> =
-            committed.dead.iter().filter_map(|letter| letter.win.as_ref().map(|win| ((win.coupon, &win.user), letter))).collect();
-        for Trace { coupon, user, trace_id } in traces {
-            match dead.get(&(*coupon, user)) {
-                None => tracing::info!(coupon.id = %coupon, user.id = %user, trace_id, "issued"),
-                Some(letter) => {
-                    tracing::warn!(coupon.id = %coupon, user.id = %user, trace_id, error = %letter.error, "refused row is a dead letter");
-                }
+/// Writes what was decided, in one transaction, and tells of it.
+async fn put(consumer: &Consumer, Decided { batch, traces }: &Decided) -> Result<(), LedgerError> {
+    if batch.moves.is_empty() {
+        return Ok(());
+    }
+    kill_point("consumer.commit.before");
+    let committed = consumer.ledger.commit(batch).await?;
+    kill_point("consumer.commit.after");
+    tell(consumer, batch, &committed, traces).await;
+    kill_point("consumer.batch.after");
+    Ok(())
+}
+
+async fn tell(consumer: &Consumer, batch: &Batch, committed: &Committed, traces: &[Trace]) {
+    consumer.metrics.ledger_rows_total.inc_by(u64::try_from(committed.rows).unwrap_or(0));
+    for moved in &batch.moves {
+        consumer.note_progress(moved.partition, |progress| {
+            progress.next = moved.to;
+            progress.oldest_at = 0;
+        });
+    }
+    let dead: HashMap<_, _> =
+        committed.dead.iter().filter_map(|letter| letter.win.as_ref().map(|win| ((win.coupon, &win.user), letter))).collect();
+    for Trace { coupon, user, trace_id } in traces {
+        match dead.get(&(*coupon, user)) {
+            None => tracing::info!(coupon.id = %coupon, user.id = %user, trace_id, "issued"),
+            Some(letter) => {
+                tracing::warn!(coupon.id = %coupon, user.id = %user, trace_id, error = %letter.error, "refused row is a dead letter");
             }
         }
-        for letter in &batch.dead_letters {
-            tracing::warn!(partition = letter.partition, offset = letter.log_offset, error = %letter.error, "unreadable record is a dead letter");
-        }
-        for letter in batch.dead_letters.iter().chain(&committed.dead) {
-            // The table has them all: a topic that is away must not hold up the drain.
-            if let Err(error) = consumer.journal.copy_dead_letter(letter.key.clone(), letter.value.clone()).await {
-                tracing::warn!(%error, "cannot copy dead letters to their topic: the table has them");
-                break;
-            }
+    }
+    for letter in &batch.dead_letters {
+        tracing::warn!(partition = letter.partition, offset = letter.log_offset, error = %letter.error, "unreadable record is a dead letter");
+    }
+    for letter in batch.dead_letters.iter().chain(&committed.dead) {
+        // The table has them all: a topic that is away must not hold up the drain.
+        if let Err(error) = consumer.journal.copy_dead_letter(letter.key.clone(), letter.value.clone()).await {
+            tracing::warn!(%error, "cannot copy dead letters to their topic: the table has them");
+            break;
         }
     }
 }

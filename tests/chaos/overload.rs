@@ -110,8 +110,11 @@ pub async fn run(settings: &Settings) -> bool {
     let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).pool_max_idle_per_host(IN_FLIGHT).build().unwrap();
     let coupon = uuid::Uuid::new_v4();
     let body = json!({"coupon_id": coupon, "name": "overload", "kind": "FIRST_COME", "discount": {"type": "FIXED", "value": 1}, "total_quantity": 100_000_000});
-    let created = http.post(format!("{}/api/v1/coupons", world.apis[0])).header("X-User-Id", "root").header("X-Admin", "true").json(&body);
-    assert_eq!(created.send().await.unwrap().status(), 201);
+    let create = http.post(format!("{}/api/v1/coupons", world.apis[0])).header("X-User-Id", "root").header("X-Admin", "true").json(&body);
+    // New topics may take a moment on a busy machine: asked again until it is there.
+    while !create.try_clone().unwrap().send().await.is_ok_and(|answer| answer.status().is_success()) {
+        sleep(Duration::from_millis(200)).await;
+    }
     let load = Arc::new(Load {
         http: http.clone(),
         urls: world.apis.iter().map(|api| format!("{api}/api/v1/coupons/{coupon}/issue")).collect(),
