@@ -28,6 +28,8 @@ const REQUEST_BYTES: usize = 8_000;
 const REQUEST_OVERHEAD: usize = 128;
 /// Upper bound of a record's bytes besides key and value: lengths, attributes, deltas, header count.
 const RECORD_OVERHEAD: usize = 16;
+/// How long what waits behind a request in flight waits for its answer before it goes by another connection.
+const STALL: Duration = Duration::from_millis(50);
 /// A worker besides the last ends after so long without work.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -54,10 +56,18 @@ struct State {
     idle: usize,
     /// Workers that have not had a connection yet: one at a time.
     starting: usize,
+    /// Requests without an answer yet.
+    flying: usize,
     closed: bool,
 }
 
 impl State {
+    /// Whether what waits may go. Less than a full request waits for the one in flight, so that a busy lane makes few large requests
+    /// and an idle one sends at once.
+    fn may_fly(&self, budget: usize) -> bool {
+        self.flying == 0 || self.bytes >= budget || self.queue.front().is_some_and(|item| item.queued.elapsed() >= STALL)
+    }
+
     /// Whether another worker is wanted; counts it if so.
     fn grow(&mut self, budget: usize) -> bool {
         let first = self.workers == 0 && !self.queue.is_empty();
@@ -101,6 +111,7 @@ impl std::fmt::Debug for Lane {
 struct Seat {
     lane: Arc<Lane>,
     starting: bool,
+    flying: bool,
     released: bool,
 }
 
@@ -111,8 +122,15 @@ impl Seat {
         }
     }
 
+    fn landed(&mut self, state: &mut State) {
+        if std::mem::take(&mut self.flying) {
+            state.flying -= 1;
+        }
+    }
+
     fn release(&mut self, state: &mut State) {
         self.started(state);
+        self.landed(state);
         state.workers -= 1;
         self.released = true;
     }
@@ -123,6 +141,7 @@ impl Drop for Seat {
         if !self.released {
             let lane = Arc::clone(&self.lane);
             self.release(&mut lock(&lane.state));
+            lane.wake.notify_one();
         }
     }
 }
@@ -156,7 +175,7 @@ impl Lane {
     pub fn push(self: &Arc<Self>, key: Vec<u8>, value: Vec<u8>) -> Result<oneshot::Receiver<Result<(), JournalError>>, JournalError> {
         let (done, answer) = oneshot::channel();
         let item = Item { key, value, queued: Instant::now(), done };
-        let grow = {
+        let (grow, wake) = {
             let mut state = lock(&self.state);
             if state.closed {
                 return Err(JournalError::Closed);
@@ -166,11 +185,12 @@ impl Lane {
             }
             state.bytes += item.bytes();
             state.queue.push_back(item);
-            state.grow(self.budget)
+            // The first to wait behind a request in flight wakes a worker to see whether that one stalls.
+            (state.grow(self.budget), state.queue.len() == 1 || state.may_fly(self.budget))
         };
         if grow {
             self.spawn();
-        } else {
+        } else if wake {
             self.wake.notify_one();
         }
         Ok(answer)
@@ -202,7 +222,7 @@ impl Lane {
     }
 
     fn spawn(self: &Arc<Self>) {
-        let seat = Seat { lane: Arc::clone(self), starting: true, released: false };
+        let seat = Seat { lane: Arc::clone(self), starting: true, flying: false, released: false };
         let stop = self.stop.clone();
         let working = async move {
             tokio::select! {
@@ -216,13 +236,17 @@ impl Lane {
     /// The next batch; None when this worker is to end (its seat is then released).
     async fn next(self: &Arc<Self>, seat: &mut Seat) -> Option<Vec<Item>> {
         loop {
-            let (batch, grow, left) = {
+            let (batch, grow, left, patience) = {
                 let mut state = lock(&self.state);
                 seat.started(&mut state);
                 let batch = self.take(&mut state);
+                if !batch.is_empty() {
+                    state.flying += 1;
+                    seat.flying = true;
+                }
                 let grow = state.grow(self.budget);
                 if batch.is_empty() {
-                    if state.closed {
+                    if state.closed && state.queue.is_empty() {
                         seat.release(&mut state);
                         // One wake-up may have to go round all workers.
                         self.wake.notify_one();
@@ -230,7 +254,8 @@ impl Lane {
                     }
                     state.idle += 1;
                 }
-                (batch, grow, !state.queue.is_empty() && state.idle > 0)
+                let left = !state.queue.is_empty() && state.idle > 0 && state.may_fly(self.budget);
+                (batch, grow, left, if state.queue.is_empty() { IDLE } else { STALL })
             };
             if grow {
                 self.spawn();
@@ -240,24 +265,25 @@ impl Lane {
             if !batch.is_empty() {
                 return Some(batch);
             }
-            let woken = tokio::time::timeout(IDLE, self.wake.notified()).await;
+            let woken = tokio::time::timeout(patience, self.wake.notified()).await;
             let mut state = lock(&self.state);
             state.idle -= 1;
-            if woken.is_err() && state.queue.is_empty() && state.workers > 1 {
+            if woken.is_err() && patience == IDLE && state.queue.is_empty() && state.workers > 1 {
                 seat.release(&mut state);
                 return None;
             }
         }
     }
 
-    /// Takes what waits, up to one request's bytes (always one record); answers those whose deadline is over.
+    /// Takes what waits and may go, up to one request's bytes (always one record); answers those whose deadline is over.
     fn take(&self, state: &mut State) -> Vec<Item> {
+        let go = state.may_fly(self.budget);
         let mut batch = Vec::new();
         let mut bytes = 0;
         while let Some(next) = state.queue.front() {
             let size = next.bytes();
             let expired = next.queued.elapsed() >= self.append_timeout;
-            if !expired && !batch.is_empty() && bytes + size > self.budget {
+            if !expired && (!go || (!batch.is_empty() && bytes + size > self.budget)) {
                 break;
             }
             let Some(item) = state.pop() else { break };
@@ -321,6 +347,7 @@ async fn work(mut seat: Seat) {
         kill_point("journal.append.before");
         let outcome = timed("append", lane.append_timeout, connected.produce(records, Compression::NoCompression)).await;
         kill_point("journal.append.after");
+        seat.landed(&mut lock(&lane.state));
         match &outcome {
             Ok(_) => {
                 failures = 0;
@@ -331,6 +358,8 @@ async fn work(mut seat: Seat) {
                 if worth_a_line(failures) {
                     tracing::warn!(%error, partition = lane.partition, records = waiting.len(), failures, "append failed; it may have landed");
                 }
+                // What waits need not wait for this worker's new connection.
+                lane.wake.notify_one();
             }
         }
         for done in waiting {
@@ -343,10 +372,29 @@ async fn work(mut seat: Seat) {
 mod tests {
     use super::*;
 
+    fn item(queued: Instant) -> Item {
+        Item { key: Vec::new(), value: vec![0; 84], queued, done: oneshot::channel().0 }
+    }
+
+    #[test]
+    fn a_part_of_a_batch_waits_for_the_request_in_flight_unless_that_stalls() {
+        let mut state = State { bytes: 100, ..State::default() };
+        state.queue.push_back(item(Instant::now()));
+        assert!(state.may_fly(1_000), "nothing is in flight");
+        state.flying = 1;
+        assert!(!state.may_fly(1_000));
+        state.bytes = 1_000;
+        assert!(state.may_fly(1_000), "a full one goes by another connection");
+        state.bytes = 100;
+        state.queue.clear();
+        state.queue.push_back(item(Instant::now().checked_sub(STALL).unwrap()));
+        assert!(state.may_fly(1_000), "it waited long enough");
+    }
+
     #[test]
     fn a_worker_is_added_only_while_full_batches_wait() {
         let mut state = State { bytes: 100, ..State::default() };
-        state.queue.push_back(Item { key: Vec::new(), value: vec![0; 84], queued: Instant::now(), done: oneshot::channel().0 });
+        state.queue.push_back(item(Instant::now()));
         assert!(state.grow(1_000), "the first, for one record");
         state.starting = 0;
         assert!(!state.grow(1_000), "nothing full waits");
