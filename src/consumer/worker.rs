@@ -243,7 +243,10 @@ impl Worker {
                             consumer.metrics.consumer_batch_seconds.observe(started.elapsed().as_secs_f64());
                             Outcome::Written
                         }
-                        Err(error) => self.write(&taken.runs, Some(error)).await,
+                        Err(error) => {
+                            decided = None;
+                            self.write(&taken.runs, Some(error)).await
+                        }
                     }
                 }
                 Err(error) => self.write(&taken.runs, Some(error)).await,
@@ -260,7 +263,8 @@ impl Worker {
 
     /// Takes what comes after `batch`, which is being written, and decides it as if that were done.
     async fn look_ahead(&mut self, batch: &Batch, owned: &watch::Receiver<Vec<Partition>>) -> (Option<Taken>, Option<Decided>) {
-        if self.cancel.is_cancelled() || owned.has_changed().unwrap_or(true) {
+        // What needs the outer loop must not wait until nothing is left to write.
+        if self.cancel.is_cancelled() || owned.has_changed().unwrap_or(true) || !self.fed(&owned.borrow()) {
             return (None, None);
         }
         let Some(taken) = self.take() else { return (None, None) };
