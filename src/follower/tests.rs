@@ -13,7 +13,7 @@ struct World {
     journal: Arc<SqliteJournal>,
     ledger: SqliteLedger,
     coupon: CouponId,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn user(name: &str) -> UserId {
@@ -49,11 +49,16 @@ impl World {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (journal, ledger) = open(dir.path()).await;
-        Self { journal, ledger, coupon: CouponId::random(), _dir: dir }
+        Self { journal, ledger, coupon: CouponId::random(), dir }
     }
 
     async fn append(&self, body: &Body) {
         self.journal.append(0, self.coupon, encode(body).unwrap()).await.unwrap();
+    }
+
+    /// Carries out statements on the journal behind its back.
+    fn damage(&self, statements: &str) {
+        crate::journal::testing::damage(&self.dir.path().join("journal.db"), statements);
     }
 
     async fn start(&self) -> Result<Arc<Follower>, StartError> {
@@ -215,4 +220,146 @@ async fn a_closed_coupon_is_unloaded_once_it_is_written_and_no_late_record_reviv
     follower.barrier(world.coupon, soon()).await.unwrap();
     assert_eq!(follower.standing(world.coupon, &user("bob")), Standing::Over);
     assert_eq!(follower.coupon(world.coupon).unwrap().terms.status, Status::Closed);
+}
+
+#[test]
+fn a_reader_is_as_fresh_as_the_fetch_whose_end_it_reached() {
+    let shard = Shard::new(shard::ShardState::default());
+    let hasher = UserHasher::random();
+    let fresh_at = |from: Offset, count: Offset, high_watermark, sent_at| {
+        let raw = |offset| crate::journal::RawRecord { offset, key: Vec::new(), value: Vec::new(), at: 0 };
+        let fetched = crate::journal::Fetched { records: (from..from + count).map(raw).collect(), high_watermark, sent_at };
+        shard.apply(&fetched, 0, 1, &hasher).unwrap();
+        shard.lock().fresh_at
+    };
+    let begin = Instant::now();
+    let sent = |seconds| begin + Duration::from_secs(seconds);
+    assert_eq!(fresh_at(0, 2, 4, sent(0)), None, "two are missing");
+    assert_eq!(fresh_at(2, 1, 9, sent(1)), None, "one is missing of what there was at first");
+    assert_eq!(fresh_at(3, 1, 9, sent(2)), Some(sent(0)));
+    assert_eq!(fresh_at(4, 4, 9, sent(3)), Some(sent(0)), "one is missing again");
+    assert_eq!(fresh_at(8, 1, 9, sent(4)), Some(sent(4)), "this fetch says itself that it is the end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_first_to_wait_gives_up_the_others_begin_anew() {
+    let world = World::new().await;
+    let (follower, _tailing) = world.tail().await;
+    world.append(&Body::Terms(terms(1, 1, Status::Open))).await;
+    follower.barrier(world.coupon, soon()).await.unwrap();
+    let wait = || follower.wait_for_user(world.coupon, &user("alice")).unwrap();
+    let (first, mut second, third) = (wait(), wait(), wait());
+    drop(third);
+    drop(first);
+    assert_eq!(tokio::time::timeout_at(soon(), second.seen()).await, Ok(None));
+    drop(second);
+    assert!(wait().is_first());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_changes_to_one_version_the_second_hears_that_it_did_not_apply() {
+    let world = World::new().await;
+    let (follower, _tailing) = world.tail().await;
+    let (one, two) = (terms(1, 5, Status::Open), terms(1, 9, Status::Open));
+    let mut waits = [&one, &two].map(|terms| follower.wait_for_change(world.coupon, terms.change_id));
+    world.append(&Body::Terms(one)).await;
+    world.append(&Body::Terms(two)).await;
+    assert_eq!((waits[0].applied().await, waits[1].applied().await), (Some(true), Some(false)));
+    assert_eq!(follower.coupon(world.coupon).unwrap().terms.total_quantity, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_pass_a_full_gate_at_a_time_as_there_are_slots() {
+    let world = World::new().await;
+    let (follower, _tailing) = world.tail().await;
+    world.append(&Body::Terms(terms(1, 2, Status::Open))).await;
+    follower.barrier(world.coupon, soon()).await.unwrap();
+    let first = follower.overflow_permit(world.coupon);
+    let second = follower.overflow_permit(world.coupon);
+    assert!(first.is_some() && second.is_some() && follower.overflow_permit(world.coupon).is_none());
+    drop(first);
+    assert!(follower.overflow_permit(world.coupon).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_a_coupon_that_was_never_created_leave_nothing_behind() {
+    let world = World::new().await;
+    let (follower, _tailing) = world.tail().await;
+    world.append(&Body::Terms(terms(2, 5, Status::Open))).await;
+    world.append(&issue("alice")).await;
+    world.append(&Body::Revoke { user_id: user("alice"), sequence: 1, reason: String::new(), at: 1 }).await;
+    follower.barrier(world.coupon, soon()).await.unwrap();
+    assert!(follower.shard(world.coupon).lock().coupons.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coupon_stays_loaded_while_the_ledger_lacks_one_of_its_wins() {
+    let world = World::new().await;
+    world.append(&Body::Terms(terms(1, 5, Status::Open))).await;
+    world.append(&issue("alice")).await;
+    world.append(&issue("bob")).await;
+    world.append(&Body::Terms(terms(2, 5, Status::Closed))).await;
+    let (follower, _tailing) = world.tail().await;
+    world.write_two(Status::Closed).await;
+    assert_eq!(follower.unload(&world.ledger).await.unwrap(), []);
+    assert_eq!(follower.standing(world.coupon, &user("bob")), Standing::Holder(2));
+}
+
+/// A reader whose log is no longer what it was stops, and says why.
+async fn stops(has_read: bool, statements: &str, reason: &str) {
+    let world = World::new().await;
+    for name in ["x", "y", "z"] {
+        world.append(&issue(name)).await;
+    }
+    let follower = world.start().await.unwrap();
+    if has_read {
+        let cancel = CancellationToken::new();
+        let tailing = tokio::spawn(Arc::clone(&follower).tail(0, cancel.clone()));
+        follower.caught_up().await.unwrap();
+        cancel.cancel();
+        tailing.await.unwrap();
+    }
+    world.damage(statements);
+    let cancel = CancellationToken::new();
+    let _tailing = cancel.clone().drop_guard();
+    tokio::spawn(Arc::clone(&follower).tail(0, cancel));
+    let stops = async {
+        while follower.stopped().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(tokio::time::timeout_at(soon(), stops).await.is_ok(), "the reader goes on: {:?}", follower.applied(0));
+    assert!(follower.stopped()[0].1.contains(reason), "{:?}", follower.stopped());
+    assert!(!follower.fresh(world.coupon));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_begins_above_what_was_read_stops_the_reader() {
+    stops(false, "DELETE FROM journal WHERE position <= 2", "deleted unread").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_with_a_gap_stops_the_reader() {
+    stops(false, "DELETE FROM journal WHERE position = 2", "offset 2 follows where 1 was expected").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_ends_below_what_was_read_stops_the_reader() {
+    let cut = "DELETE FROM journal WHERE position > 1; UPDATE sqlite_sequence SET seq = 1 WHERE name = 'journal'";
+    stops(true, cut, "records were lost").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_refuses_a_log_that_begins_above_what_the_ledger_read() {
+    let world = World::new().await;
+    world.append(&Body::Terms(terms(1, 5, Status::Open))).await;
+    world.append(&issue("alice")).await;
+    world.write_two(Status::Open).await;
+    world.append(&issue("bob")).await;
+    world.append(&issue("carol")).await;
+    world.damage("DELETE FROM journal WHERE position <= 2");
+    world.start().await.unwrap();
+    world.damage("DELETE FROM journal WHERE position <= 3");
+    let refused = world.start().await.unwrap_err();
+    assert!(matches!(refused, StartError::OtherLog { partition: 0, .. }), "{refused}");
 }

@@ -6,6 +6,8 @@ mod kafka;
 mod sqlite;
 #[cfg(test)]
 mod suite;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::time::{Duration, Instant};
 

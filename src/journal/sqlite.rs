@@ -100,6 +100,12 @@ fn connect(path: &Path) -> Result<SqliteConnection, JournalError> {
     Ok(connection)
 }
 
+/// For tests.
+#[cfg(test)]
+pub(super) fn damage(path: &Path, statements: &str) {
+    connect(path).unwrap().batch_execute(statements).unwrap();
+}
+
 #[derive(QueryableByName)]
 struct BoundsRow {
     #[diesel(sql_type = Nullable<BigInt>)]
