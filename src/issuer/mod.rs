@@ -7,6 +7,8 @@
 //! [`IssueAnswer::Unavailable`]: the record may be in the log, and asking again settles it.
 
 mod changes;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
