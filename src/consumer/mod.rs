@@ -8,6 +8,8 @@
 mod feed;
 mod fold;
 pub mod limiter;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::collections::HashMap;

@@ -1,0 +1,131 @@
+//! The consumer on a real journal and a real ledger, both SQLite: what it must not go on from.
+
+use tokio_util::sync::DropGuard;
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::{Body, CouponId, Discount, Status, Terms, UserId};
+use crate::journal::SqliteJournal;
+use crate::ledger::{Batch, CouponRow, IssuedRow, Move, SqliteLedger};
+use limiter::LocalLimiter;
+
+struct World {
+    journal: Arc<SqliteJournal>,
+    ledger: Arc<SqliteLedger>,
+    coupon: CouponId,
+    dir: tempfile::TempDir,
+}
+
+fn user(name: &str) -> UserId {
+    name.parse().unwrap()
+}
+
+fn terms() -> Terms {
+    Terms {
+        version: 1,
+        change_id: Uuid::from_u128(1),
+        name: "coupon".into(),
+        kind: "FIRST_COME".into(),
+        discount: Discount::Fixed(1),
+        total_quantity: 5,
+        opens_at: None,
+        closes_at: None,
+        status: Status::Open,
+    }
+}
+
+impl World {
+    /// The log: the coupon's terms, then alice, then bob.
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Arc::new(SqliteJournal::open(&dir.path().join("journal.db")).unwrap());
+        let ledger = Arc::new(SqliteLedger::open(&dir.path().join("ledger.db")).unwrap());
+        ledger.migrate().await.unwrap();
+        ledger.fix_partitions(1).await.unwrap();
+        let world = Self { journal, ledger, coupon: CouponId::random(), dir };
+        world.append(encode(&Body::Terms(terms())).unwrap()).await;
+        world.ask("alice").await;
+        world.ask("bob").await;
+        world
+    }
+
+    async fn append(&self, value: Vec<u8>) {
+        self.journal.append(0, self.coupon, value).await.unwrap();
+    }
+
+    async fn ask(&self, name: &str) {
+        self.append(encode(&Body::Issue { user_id: user(name), at: 1, trace_id: String::new() }).unwrap()).await;
+    }
+
+    /// A consumer that drains until the guard is dropped.
+    fn drain(&self) -> (Arc<Consumer>, DropGuard) {
+        let (journal, ledger) = (Arc::clone(&self.journal) as Arc<dyn Journal>, Arc::clone(&self.ledger) as Arc<dyn Ledger>);
+        let options = Options { workers: 1, ..Options::default() };
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let consumer = Consumer::new(journal, ledger, Arc::new(LocalLimiter::new(0.0)), options, metrics, "test".into());
+        let cancel = CancellationToken::new();
+        tokio::spawn(Arc::clone(&consumer).hold_claims(cancel.clone()));
+        tokio::spawn(Arc::clone(&consumer).work(0, cancel.clone()));
+        (consumer, cancel.drop_guard())
+    }
+
+    /// Drains until the partition is stopped, which must be for `reason`, and before the offset `next`.
+    async fn stops_before(&self, next: Offset, reason: &str) {
+        let (consumer, _draining) = self.drain();
+        let stops = async {
+            while consumer.stopped().is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(10), stops).await.is_ok(), "the drain goes on");
+        assert!(consumer.stopped()[0].1.contains(reason), "{:?}", consumer.stopped());
+        assert_eq!(self.ledger.positions().await.unwrap()[0].next, next);
+    }
+
+    async fn sequence_of(&self, name: &str) -> Option<i64> {
+        self.ledger.issued(self.coupon, &user(name)).await.unwrap().map(|row| row.sequence)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_a_newer_version_stops_the_drain_before_it() {
+    let world = World::new().await;
+    world.append(br#"{"v":2,"type":"issue"}"#.to_vec()).await;
+    world.ask("carol").await;
+    world.stops_before(3, "newer").await;
+    let rows = [world.sequence_of("alice").await, world.sequence_of("bob").await, world.sequence_of("carol").await];
+    assert_eq!(rows, [Some(1), Some(2), None]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_begins_above_the_next_offset_stops_the_drain() {
+    let world = World::new().await;
+    crate::journal::testing::damage(&world.dir.path().join("journal.db"), "DELETE FROM journal WHERE position <= 2");
+    world.stops_before(0, "begins at 2 above the next offset 0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_with_a_gap_stops_the_drain() {
+    let world = World::new().await;
+    crate::journal::testing::damage(&world.dir.path().join("journal.db"), "DELETE FROM journal WHERE position = 2");
+    world.stops_before(0, "offset 2 follows where 1 was expected").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_not_the_ledgers_is_not_drained() {
+    let world = World::new().await;
+    let moves = vec![Move { partition: 0, from: 0, to: 1, fingerprint: 7 }];
+    world.ledger.commit(&Batch { moves, ..Batch::default() }).await.unwrap();
+    world.stops_before(1, "not the one the ledger was written from").await;
+}
+
+/// The ledger has a row of which its counters know nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guard_that_fires_stops_the_drain() {
+    let world = World::new().await;
+    let row = IssuedRow { coupon: world.coupon, user: user("thief"), sequence: 2, log_offset: 0, requested_at: 1, issued_at: 0 };
+    let coupon = CouponRow { coupon: world.coupon, partition: 0, terms: terms(), issued: 0, next_sequence: 1 };
+    world.ledger.commit(&Batch { issued: vec![row], coupons: vec![coupon], ..Batch::default() }).await.unwrap();
+    world.stops_before(0, "UNIQUE").await;
+    assert_eq!(world.sequence_of("alice").await, None, "all of the batch or nothing");
+}
