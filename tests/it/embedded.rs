@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::support::{Deployment, Parts, ask, crowd, users};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{Deployment, Parts, ask, crowd, eventually, users};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_in_mid_crowd_loses_nobody_who_was_answered_yes() {
@@ -44,4 +47,35 @@ async fn bad_configuration_names_every_fault() {
     assert_eq!(service.wait(), Some(64));
     let log = std::fs::read_to_string(&service.log).unwrap();
     assert!(log.contains("role") && log.contains("hs256_secret"), "{log}");
+}
+
+/// Half of its body is there when the signal comes, the other half when the shutdown is on its way: it still reaches the log and is seen there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_in_flight_is_carried_out_during_the_shutdown() {
+    let deployment = Deployment::new(Parts::Embedded).await;
+    let mut service = deployment.start("all").await;
+    let body = r#"{"name":"late","kind":"FIRST_COME","discount":{"type":"FIXED","value":1},"total_quantity":5}"#;
+    let (first, second) = body.split_at(20);
+    let mut client = TcpStream::connect(service.api.trim_start_matches("http://")).await.unwrap();
+    let head =
+        "POST /api/v1/coupons HTTP/1.1\r\nHost: x\r\nX-User-Id: root\r\nX-Admin: true\r\nContent-Type: application/json\r\nContent-Length";
+    client.write_all(format!("{head}: {}\r\n\r\n{first}", body.len()).as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    service.signal("TERM");
+    eventually("the shutdown begins", Duration::from_secs(5), async || {
+        std::fs::read_to_string(&service.log).unwrap().contains("\"stopping\"").then_some(())
+    })
+    .await;
+    let readiness = reqwest::get(format!("{}/readyz", service.ops)).await.unwrap();
+    assert_eq!(readiness.status(), 503, "nobody is sent here any more");
+    client.write_all(second.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    assert_eq!(service.ends(Duration::from_secs(10)).await, Some(0));
+    let coupon: serde_json::Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let service = deployment.start("all").await;
+    let coupon = coupon["coupon_id"].as_str().unwrap();
+    assert_eq!(ask(&deployment.http, &service.api, coupon, "alice").await.result, "ACCEPTED");
+    deployment.settles(coupon, 1).await;
 }
