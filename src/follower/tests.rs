@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::domain::{Body, Discount, Status, encode, fingerprint, now_millis};
 use crate::journal::SqliteJournal;
-use crate::ledger::{Batch, CouponRow, IssuedRow, Ledger, Move, SqliteLedger, TermsRow};
+use crate::ledger::{Batch, CouponRow, DeadLetter, DeadLetterState, DeadWin, IssuedRow, Ledger, Move, SqliteLedger, TermsRow};
 
 struct World {
     journal: Arc<SqliteJournal>,
@@ -303,6 +303,35 @@ async fn a_coupon_stays_loaded_while_the_ledger_lacks_one_of_its_wins() {
     world.write_two(Status::Closed).await;
     assert_eq!(follower.unload(&world.ledger).await.unwrap(), []);
     assert_eq!(follower.standing(world.coupon, &user("bob")), Standing::Holder(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coupon_stays_loaded_while_one_of_its_dead_letters_is_open() {
+    let world = World::new().await;
+    world.append(&Body::Terms(terms(1, 5, Status::Open))).await;
+    world.append(&issue("alice")).await;
+    world.append(&Body::Terms(terms(2, 5, Status::Closed))).await;
+    let (follower, _tailing) = world.tail().await;
+    let letter = DeadLetter {
+        id: 0,
+        partition: 0,
+        log_offset: 1,
+        win: Some(DeadWin { coupon: world.coupon, user: user("alice"), sequence: 1, requested_at: 1 }),
+        error: String::new(),
+        key: Vec::new(),
+        value: Vec::new(),
+        state: DeadLetterState::Open,
+        created_at: 1,
+        updated_at: 1,
+    };
+    let batch = Batch {
+        coupons: vec![CouponRow { coupon: world.coupon, partition: 0, terms: terms(2, 5, Status::Closed), issued: 1, next_sequence: 2 }],
+        dead_letters: vec![letter],
+        ..Batch::default()
+    };
+    world.ledger.commit(&batch).await.unwrap();
+    assert_eq!(follower.unload(&world.ledger).await.unwrap(), []);
+    assert_eq!(follower.standing(world.coupon, &user("alice")), Standing::Holder(1));
 }
 
 /// A reader whose log is no longer what it was stops, and says why.

@@ -8,7 +8,7 @@ use rskafka::client::partition::{Compression, UnknownTopicHandling};
 use rskafka::record::Record;
 use serde_json::json;
 
-use crate::operations::rows;
+use crate::operations::{count, rows};
 use crate::support::{Deployment, Parts, ask, crowd, eventually, users};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,6 +149,7 @@ async fn a_shutdown_gives_back_the_claims_over_connections_that_requests_opened(
     assert_eq!(service.ends(Duration::from_secs(20)).await, Some(0));
     let log = std::fs::read_to_string(&service.log).unwrap();
     assert!(!log.contains("cannot release claims"), "{log}");
+    assert_eq!(count(&deployment, "partition_claims WHERE owner IS NOT NULL").await, 0, "nobody has to wait for its claims to run out");
     deployment.settles(&coupon, 5).await;
 }
 

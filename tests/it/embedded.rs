@@ -66,6 +66,8 @@ async fn a_request_in_flight_is_carried_out_during_the_shutdown() {
         std::fs::read_to_string(&service.log).unwrap().contains("\"stopping\"").then_some(())
     })
     .await;
+    let readiness = reqwest::get(format!("{}/readyz", service.ops)).await.unwrap();
+    assert_eq!(readiness.status(), 503, "nobody is sent here any more");
     client.write_all(second.as_bytes()).await.unwrap();
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();

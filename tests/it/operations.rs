@@ -22,11 +22,16 @@ struct Number {
     number: i64,
 }
 
+/// How many rows there are of `table` (and what it is filtered by).
+pub async fn count(deployment: &Deployment, table: &str) -> i64 {
+    let mut connection = AsyncMysqlConnection::establish(&deployment.env["COUPON__MYSQL__URL"]).await.unwrap();
+    let query = diesel::sql_query(format!("SELECT COUNT(*) AS number FROM {table}"));
+    query.get_result::<Number>(&mut connection).await.unwrap().number
+}
+
 /// Issued rows over all coupons.
 pub async fn rows(deployment: &Deployment) -> i64 {
-    let mut connection = AsyncMysqlConnection::establish(&deployment.env["COUPON__MYSQL__URL"]).await.unwrap();
-    let query = diesel::sql_query("SELECT COUNT(*) AS number FROM issued_coupons");
-    query.get_result::<Number>(&mut connection).await.unwrap().number
+    count(deployment, "issued_coupons").await
 }
 
 /// Exit code, standard output, standard error.

@@ -65,6 +65,30 @@ pub(super) async fn a_replay_writes_the_kept_sequence(bench: Arc<Bench>) {
     assert_eq!(bench.ledger.self_check().await.unwrap(), Vec::new());
 }
 
+/// It read the letter as open, and waits at its lock while somebody else abandons it. SQLite has one writer at a time, so nobody waits there.
+pub(super) async fn a_replay_that_comes_second_does_nothing(bench: Arc<Bench>) {
+    let Raw::Mysql { url, .. } = &bench.raw else { return };
+    let coupon = poisoned(&bench).await;
+    bench.cure().await;
+    let id = only_letter(&bench).await.id;
+    let opts = mysql_async::OptsBuilder::from_opts(mysql_async::Opts::from_url(url).unwrap()).prefer_socket(false);
+    let mut first = mysql_async::Conn::new(opts).await.unwrap();
+    first.query_drop("BEGIN").await.unwrap();
+    first.query_drop(format!("UPDATE dead_letters SET state = 'abandoning' WHERE id = {id}")).await.unwrap();
+    let replaying = tokio::spawn({
+        let ledger = bench.another();
+        async move { ledger.replay(id).await }
+    });
+    let waiting = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() AND info LIKE 'UPDATE `dead_letters`%'";
+    while !replaying.is_finished() && first.query_first::<i64, _>(waiting).await.unwrap() == Some(0) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    first.query_drop("COMMIT").await.unwrap();
+    assert_eq!(replaying.await.unwrap().unwrap(), ReplayOutcome::State(DeadLetterState::Abandoning));
+    assert_eq!(bench.ledger.issued(coupon, &user("poison")).await.unwrap(), None);
+    assert_eq!(only_letter(&bench).await.state, DeadLetterState::Abandoning);
+}
+
 pub(super) async fn an_abandoned_win_is_revoked_by_the_commit(bench: Arc<Bench>) {
     let coupon = poisoned(&bench).await;
     let id = only_letter(&bench).await.id;

@@ -189,6 +189,7 @@ on_every_database!(
     cases::a_users_coupons_come_newest_first(migrated),
     letters::a_refused_row_becomes_a_dead_letter(migrated),
     letters::a_replay_writes_the_kept_sequence(migrated),
+    letters::a_replay_that_comes_second_does_nothing(migrated),
     letters::an_abandoned_win_is_revoked_by_the_commit(migrated),
     letters::unreadable_messages_are_kept_and_listed(migrated),
 );
