@@ -187,3 +187,40 @@ async fn a_change_of_another_version_or_of_a_closed_coupon_is_refused_before_the
     }
     assert_eq!(world.records().await, before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_not_seen_is_no_answer_until_it_is() {
+    let world = World::new().await;
+    let reading = world.read();
+    let coupon = world.create(5).await;
+    drop(reading);
+    let asked = tokio::time::timeout(Duration::from_secs(10), world.ask(coupon, "alice")).await;
+    assert_eq!(asked, Ok(IssueAnswer::Unavailable));
+    let _reading = world.read();
+    let settled = async {
+        loop {
+            match world.ask(coupon, "alice").await {
+                IssueAnswer::Unavailable => {}
+                answer => return answer,
+            }
+        }
+    };
+    let settled = tokio::time::timeout(Duration::from_secs(10), settled).await.unwrap();
+    assert!(matches!(settled, IssueAnswer::AlreadyIssued { sequence: 1, .. } | IssueAnswer::Accepted { sequence: 1, .. }), "{settled:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outside_its_window_a_coupon_is_not_asked_for_in_the_log() {
+    let world = World::new().await;
+    let _reading = world.read();
+    let opens_at = now_millis() + 3_600_000;
+    for (draft, no) in [
+        (TermsDraft { opens_at: Some(opens_at), ..draft(5) }, IssueAnswer::NotOpen { opens_at }),
+        (TermsDraft { closes_at: Some(1), ..draft(5) }, IssueAnswer::Closed),
+    ] {
+        let CreateAnswer::Created(view) = world.issuer.create(None, draft).await else { panic!("not created") };
+        let before = world.records().await;
+        assert_eq!(world.ask(view.coupon, "alice").await, no);
+        assert_eq!(world.records().await, before);
+    }
+}
