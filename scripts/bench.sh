@@ -8,17 +8,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ulimit -n "$(ulimit -Hn)" || true
 
-started=$(mktemp)
-finish() {
-    local status=$? parts
-    mapfile -t parts <"$started"
-    rm -f "$started"
-    if ((${#parts[@]})) && [[ ${KEEP_STACK:-0} != 1 ]]; then scripts/stack.sh down "${parts[@]}" || true; fi
-    exit "$status"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+# shellcheck source=scripts/stack/borrow.sh
+source scripts/stack/borrow.sh
 
 if [[ -z ${COUPON_SVC:-} ]]; then
     cargo build --release

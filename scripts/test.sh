@@ -6,24 +6,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ulimit -n "$(ulimit -Hn)" || true
 
-started=$(mktemp)
-
-finish() {
-    local status=$? parts
-    mapfile -t parts <"$started"
-    rm -f "$started"
-    if ((${#parts[@]})); then
-        if [[ ${KEEP_STACK:-0} == 1 ]]; then
-            echo "the stack keeps running; scripts/stack.sh down stops it"
-        else
-            scripts/stack.sh down "${parts[@]}" || true
-        fi
-    fi
-    exit "$status"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+# shellcheck source=scripts/stack/borrow.sh
+source scripts/stack/borrow.sh
 
 # Tests start servers of their own beside the stack, wherever that runs.
 STACK_MODE=native WITH_MARIADB=1 WITH_CHAOS=1 scripts/stack.sh install
