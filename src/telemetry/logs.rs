@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::config::LogFormat;
 
 /// The levels when nothing else is said. `actix_http` calls every head that it cannot read an error: anybody could fill the disk.
-pub const DEFAULT_FILTER: &str = "info,rskafka=warn,fred=warn,actix_server=warn,actix_http=off";
+pub const DEFAULT_FILTER: &str = "info,fred=warn,actix_server=warn,actix_http=off";
 
 /// Logs could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +86,7 @@ mod tests {
         let subscriber = subscriber(format, filter, false, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || {
             tracing::info_span!("request", trace_id = "t-1").in_scope(|| tracing::info!(coupon.id = "c-1", "issued"));
-            tracing::info!(target: "rskafka::client", "chatter");
+            tracing::info!(target: "fred::client", "chatter");
             tracing::debug!("detail");
         });
         let bytes = sink.0.lock().unwrap().clone();

@@ -241,8 +241,7 @@ fn listen(env: &mut BTreeMap<String, String>) -> (String, String) {
 }
 
 fn settings(more: &[(&str, &str)]) -> BTreeMap<String, String> {
-    let common =
-        [("COUPON__API__IDENTITY", "header"), ("COUPON__LOG__FORMAT", "json"), ("COUPON__LOG__FILTER", "info,rskafka=warn,fred=warn")];
+    let common = [("COUPON__API__IDENTITY", "header"), ("COUPON__LOG__FORMAT", "json"), ("COUPON__LOG__FILTER", "info,fred=warn")];
     common.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 

@@ -57,10 +57,6 @@ impl Access {
         Ok(Self { client_id: options.client_id.clone(), tls, sasl: options.sasl.clone() })
     }
 
-    pub fn tls(&self) -> Option<Arc<rustls::ClientConfig>> {
-        self.tls.as_ref().map(|connector| Arc::clone(connector.config()))
-    }
-
     /// A connection to one broker, ready for requests. The error names the broker and what is wrong.
     pub async fn enter(&self, broker: &str) -> Result<Wire, JournalError> {
         let failed = |what: &str, error: &dyn fmt::Display| unknown(broker, &format_args!("{what}{error}"));

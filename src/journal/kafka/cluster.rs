@@ -1,39 +1,70 @@
-//! Clients of the brokers, and how to get new ones when something is wrong.
+//! Who leads which partition, and connections to the leaders.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rskafka::BackoffConfig;
-use rskafka::client::partition::{PartitionClient, UnknownTopicHandling};
-use rskafka::client::{Client, ClientBuilder, Credentials, SaslConfig};
-use secrecy::ExposeSecret;
 use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::super::JournalError;
 use super::access::Access;
-use super::{KafkaOptions, KafkaSaslMechanism, lock, unknown};
+use super::topics::Topics;
+use super::wire::Wire;
+use super::{KafkaOptions, lock, unknown, worth_a_line};
+use crate::domain::Partition;
 
-/// Failures in a row after which the whole client is built anew.
-const RENEW_AFTER: u32 = 3;
-/// Connections to partitions being made at the same time.
-const CONNECTING: usize = 16;
-/// How long one of them counts.
-const PERMIT: Duration = Duration::from_millis(250);
-/// Clients of one link pool that are kept open while nobody uses them.
+/// A broker's number.
+pub type Broker = i32;
+/// The leader of a partition that has none.
+pub const NOBODY: Broker = -1;
+
+/// The leaders are looked up so often while nobody doubts them: a leader that changed is left before a request to the old one fails.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Between two look-ups when there is doubt.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Connections for single calls that are kept open to a broker while nobody uses them.
 const IDLE_LINKS: usize = 4;
 
-/// The client all connections are made from, replaced when it does not recover by itself.
+/// Who leads what, at one time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leaders {
+    /// By partition: the leader, or [`NOBODY`], and the epoch of its leadership.
+    pub partitions: Vec<(Broker, i32)>,
+    /// Of the topic of dead letters.
+    pub dead_letters: Broker,
+    /// `host:port` of every broker.
+    pub addresses: HashMap<Broker, String>,
+}
+
+impl Leaders {
+    pub fn of(&self, partition: Partition) -> Broker {
+        usize::try_from(partition).ok().and_then(|index| self.partitions.get(index)).map_or(NOBODY, |leader| leader.0)
+    }
+
+    /// Takes over what is newer: a broker that hears of nothing may tell of leaders of the past.
+    fn replaced_by(&self, mut newer: Self) -> Self {
+        for (known, told) in self.partitions.iter().zip(&mut newer.partitions) {
+            if told.1 < known.1 {
+                *told = *known;
+            }
+        }
+        newer
+    }
+}
+
+/// The brokers as this process knows them.
 pub struct Cluster {
     options: Arc<KafkaOptions>,
     access: Access,
-    current: Mutex<Arc<Client>>,
+    leaders: watch::Sender<Arc<Leaders>>,
+    doubted: Notify,
+    /// Connections for single calls: one call at a time on each.
+    links: Mutex<HashMap<Broker, Vec<Wire>>>,
+    /// Where connections are made: on the runtime of the HTTP worker that asked first they would end with it.
     runtime: Handle,
-    /// A full listen queue costs a second (the packet is sent again): a few connections at a time.
-    connecting: tokio::sync::Semaphore,
-    /// When the client was last built; held while one is built.
-    renewed: tokio::sync::Mutex<Instant>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -43,141 +74,151 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    pub async fn connect(options: Arc<KafkaOptions>, access: Access) -> Result<Self, JournalError> {
-        let client = build(&options, access.tls()).await?;
-        Ok(Self {
+    pub fn new(options: Arc<KafkaOptions>, access: Access, leaders: Leaders) -> Self {
+        Self {
             options,
             access,
-            current: Mutex::new(Arc::new(client)),
+            leaders: watch::Sender::new(Arc::new(leaders)),
+            doubted: Notify::new(),
+            links: Mutex::default(),
             runtime: Handle::current(),
-            connecting: tokio::sync::Semaphore::new(CONNECTING),
-            renewed: tokio::sync::Mutex::new(Instant::now()),
-        })
+        }
     }
 
     pub const fn access(&self) -> &Access {
         &self.access
     }
 
-    pub fn client(&self) -> Arc<Client> {
-        Arc::clone(&lock(&self.current))
+    pub const fn options(&self) -> &Arc<KafkaOptions> {
+        &self.options
     }
 
-    /// Runs one call of the vendor crate, which itself has no deadline, under the call timeout.
-    pub async fn timed<T, E: std::fmt::Display>(&self, what: &str, call: impl Future<Output = Result<T, E>>) -> Result<T, JournalError> {
-        timed(what, self.options.call_timeout, call).await
+    pub const fn runtime(&self) -> &Handle {
+        &self.runtime
     }
 
-    /// A client of its own connection to the partition's leader. `failures`: how often in a row it went wrong before.
-    pub async fn partition(self: &Arc<Self>, topic: &str, partition: i32, failures: u32) -> Result<PartitionClient, JournalError> {
-        let (cluster, topic) = (Arc::clone(self), topic.to_owned());
-        // Not on the runtime of the HTTP worker that may have asked: the connection would end with it.
-        let connecting = self.runtime.spawn(async move { cluster.connect_to(&topic, partition, failures).await });
-        AbortOnDropHandle::new(connecting).await.map_err(|error| unknown("connecting to the partition's leader", &error))?
+    pub fn leaders(&self) -> Arc<Leaders> {
+        Arc::clone(&self.leaders.borrow())
     }
 
-    async fn connect_to(&self, topic: &str, partition: i32, failures: u32) -> Result<PartitionClient, JournalError> {
-        if failures > 0 && failures.is_multiple_of(RENEW_AFTER) {
-            self.renew().await?;
-        } else if failures > 0 {
-            // Un-sticks a client that holds on to a leader of the past.
-            self.timed("metadata", self.client().list_topics()).await?;
-        }
-        let client = self.client();
-        let connect = async {
-            let mut connect = std::pin::pin!(client.partition_client(topic, partition, UnknownTopicHandling::Retry));
-            let permit = self.connecting.acquire().await.map_err(|error| error.to_string())?;
-            // One that takes long (its leader is down) does not keep others waiting.
-            let quick = tokio::time::timeout(PERMIT, &mut connect).await;
-            drop(permit);
-            match quick {
-                Ok(outcome) => outcome,
-                Err(_) => connect.await,
+    pub fn watch(&self) -> watch::Receiver<Arc<Leaders>> {
+        self.leaders.subscribe()
+    }
+
+    /// Something went wrong that other leaders would explain: they are looked up again, soon.
+    pub fn doubt(&self) {
+        self.doubted.notify_one();
+    }
+
+    /// Keeps the leaders up to date until dropped.
+    pub async fn keep(self: Arc<Self>) {
+        let mut link = None;
+        let mut failures = 0;
+        loop {
+            if timeout(LOOK_AGAIN, self.doubted.notified()).await.is_ok() {
+                // Another broker may know better.
+                link = None;
             }
-            .map_err(|error| error.to_string())
-        };
-        self.timed("connecting to the partition's leader", connect).await
+            match timed("looking for leaders", self.options.call_timeout, self.look(&mut link)).await {
+                Ok(told) => {
+                    failures = 0;
+                    if told.partitions.iter().any(|leader| leader.0 == NOBODY) {
+                        self.doubt();
+                    }
+                    self.leaders.send_if_modified(|known| {
+                        let told = known.replaced_by(told);
+                        let news = **known != told;
+                        if news {
+                            *known = Arc::new(told);
+                        }
+                        news
+                    });
+                }
+                Err(error) => {
+                    link = None;
+                    failures += 1;
+                    if worth_a_line(failures) {
+                        tracing::warn!(%error, failures, "the leaders of the partitions could not be looked up");
+                    }
+                    self.doubt();
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
-    async fn renew(&self) -> Result<(), JournalError> {
-        let mut renewed = self.renewed.lock().await;
-        // Every partition fails in an outage: one new client serves them all.
-        if renewed.elapsed() > Duration::from_secs(1) {
-            *lock(&self.current) = Arc::new(build(&self.options, self.access.tls()).await?);
-            *renewed = Instant::now();
-            tracing::info!("built a new kafka client");
+    async fn look(&self, link: &mut Option<Wire>) -> Result<Leaders, JournalError> {
+        let mut wire = match link.take() {
+            Some(wire) => wire,
+            None => {
+                let mut brokers = self.options.brokers.clone();
+                brokers.extend(self.leaders().addresses.values().cloned());
+                brokers.sort_unstable();
+                brokers.dedup();
+                Wire::connect(&brokers, &self.access).await?
+            }
+        };
+        let told = Topics::of(&self.options).leaders(&mut wire).await?;
+        *link = Some(wire);
+        Ok(told)
+    }
+
+    /// A new connection to a broker, within the call timeout.
+    pub async fn connect(self: &Arc<Self>, broker: Broker) -> Result<Wire, JournalError> {
+        let Some(address) = self.leaders().addresses.get(&broker).cloned() else {
+            return Err(JournalError::Unknown(format!("broker {broker} is not known, or a partition has no leader")));
+        };
+        let cluster = Arc::clone(self);
+        let entering = async move { timed("connecting", cluster.options.call_timeout, cluster.access.enter(&address)).await };
+        AbortOnDropHandle::new(self.runtime.spawn(entering)).await.map_err(|error| unknown("connecting", &error))?
+    }
+
+    /// Runs one call at a broker on a connection that is kept for the next call unless this one failed. `limit` bounds both together.
+    pub async fn at<T, F>(self: &Arc<Self>, broker: Broker, what: &str, limit: Duration, call: F) -> Result<T, JournalError>
+    where
+        F: AsyncFnOnce(&mut Wire) -> Result<T, JournalError>,
+    {
+        let attempt = async {
+            let kept = lock(&self.links).get_mut(&broker).and_then(Vec::pop);
+            let mut wire = match kept {
+                Some(wire) => wire,
+                None => self.connect(broker).await?,
+            };
+            let answer = call(&mut wire).await?;
+            let mut links = lock(&self.links);
+            let idle = links.entry(broker).or_default();
+            if idle.len() < IDLE_LINKS {
+                idle.push(wire);
+            }
+            Ok(answer)
+        };
+        let outcome = timed(what, limit, attempt).await;
+        if outcome.is_err() {
+            // The others are as old as the one that failed.
+            lock(&self.links).remove(&broker);
+            self.doubt();
         }
-        Ok(())
+        outcome
     }
 }
 
-pub async fn timed<T, E: std::fmt::Display>(
-    what: &str,
-    limit: Duration,
-    call: impl Future<Output = Result<T, E>>,
-) -> Result<T, JournalError> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(outcome) => outcome.map_err(|error| unknown(what, &error)),
+/// Runs a call that has no deadline of its own.
+pub async fn timed<T>(what: &str, limit: Duration, call: impl Future<Output = Result<T, JournalError>>) -> Result<T, JournalError> {
+    match timeout(limit, call).await {
+        Ok(outcome) => outcome,
         Err(_) => Err(JournalError::Unknown(format!("{what}: no answer within {limit:?}"))),
     }
 }
 
-async fn build(options: &KafkaOptions, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Client, JournalError> {
-    let mut builder = ClientBuilder::new(options.brokers.clone()).client_id(options.client_id.as_str()).backoff_config(BackoffConfig {
-        init_backoff: Duration::from_millis(50),
-        max_backoff: Duration::from_secs(1),
-        base: 2.0,
-        deadline: None,
-    });
-    if let Some(tls) = tls {
-        builder = builder.tls_config(tls);
-    }
-    if let Some(sasl) = &options.sasl {
-        let credentials = Credentials::new(sasl.username.clone(), sasl.password.expose_secret().to_owned());
-        builder = builder.sasl_config(match sasl.mechanism {
-            KafkaSaslMechanism::Plain => SaslConfig::Plain(credentials),
-            KafkaSaslMechanism::ScramSha256 => SaslConfig::ScramSha256(credentials),
-            KafkaSaslMechanism::ScramSha512 => SaslConfig::ScramSha512(credentials),
-        });
-    }
-    timed("connecting to kafka", options.call_timeout, builder.build()).await
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Connections to one partition for one purpose: a connection answers in order, so two calls at once need two.
-#[derive(Debug)]
-pub struct Links {
-    topic: String,
-    partition: i32,
-    idle: Mutex<Vec<PartitionClient>>,
-    failures: AtomicU32,
-}
-
-impl Links {
-    pub fn new(topic: &str, partition: i32) -> Self {
-        Self { topic: topic.to_owned(), partition, idle: Mutex::new(Vec::new()), failures: AtomicU32::new(0) }
-    }
-
-    /// A connection for the caller alone. One that is not given back (a failure, a dropped future) is closed.
-    /// The caller tells of a failure, this one included, by [`Links::failed`].
-    pub async fn take(&self, cluster: &Arc<Cluster>) -> Result<PartitionClient, JournalError> {
-        let pooled = lock(&self.idle).pop();
-        if let Some(link) = pooled {
-            return Ok(link);
-        }
-        cluster.partition(&self.topic, self.partition, self.failures.load(Ordering::Relaxed)).await
-    }
-
-    pub fn give(&self, link: PartitionClient) {
-        self.failures.store(0, Ordering::Relaxed);
-        let mut idle = lock(&self.idle);
-        if idle.len() < IDLE_LINKS {
-            idle.push(link);
-        }
-    }
-
-    /// The others of the pool are as old as the one that failed: none is used again.
-    pub fn failed(&self) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
-        lock(&self.idle).clear();
+    #[test]
+    fn a_leader_of_the_past_is_not_believed() {
+        let leaders = |partitions: &[(Broker, i32)]| Leaders { partitions: partitions.to_vec(), ..Leaders::default() };
+        let known = leaders(&[(1, 5), (2, 5), (3, 5)]);
+        let told = leaders(&[(2, 4), (3, 6), (NOBODY, 6)]);
+        assert_eq!(known.replaced_by(told).partitions, [(1, 5), (3, 6), (NOBODY, 6)]);
     }
 }

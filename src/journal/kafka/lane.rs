@@ -1,50 +1,32 @@
-//! The way into one partition: a bounded queue and workers that batch by taking what waits.
+//! The ways in: a bounded queue to each broker, and workers that batch by taking what waits for any of its partitions.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use rskafka::chrono::{DateTime, Utc};
-use rskafka::client::partition::{Compression, PartitionClient};
-use rskafka::record::Record;
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::super::JournalError;
-use super::cluster::{Cluster, timed};
-use super::lock;
-use crate::domain::now_millis;
+use super::cluster::{Broker, Cluster, NOBODY, timed};
+use super::produce::{self, Item};
+use super::wire::Wire;
+use super::{lock, records, worth_a_line};
+use crate::domain::Partition;
 use crate::kill_point::kill_point;
 
-/// Appends that may wait in one partition.
+/// Appends that may wait in a process.
 const QUEUE: usize = 65_536;
-/// Connections of one partition, each with one request in flight.
+/// Connections to one broker, each with one request in flight.
 const MAX_WORKERS: usize = 16;
-/// A larger request is written in two parts, and the second waits 40 ms for the delayed acknowledgement of the first.
-const REQUEST_BYTES: usize = 8_000;
-/// Upper bound of a request's bytes besides records, client id and topic.
-const REQUEST_OVERHEAD: usize = 128;
-/// Upper bound of a record's bytes besides key and value: lengths, attributes, deltas, header count.
-const RECORD_OVERHEAD: usize = 16;
+/// Bytes of the records of one request. A broker takes a megabyte for one partition.
+const BUDGET: usize = 64 * 1024;
 /// How long what waits behind a request in flight waits for its answer before it goes by another connection.
 const STALL: Duration = Duration::from_millis(50);
 /// A worker besides the last ends after so long without work.
 const IDLE: Duration = Duration::from_secs(30);
-
-struct Item {
-    key: Vec<u8>,
-    value: Vec<u8>,
-    queued: Instant,
-    done: oneshot::Sender<Result<(), JournalError>>,
-}
-
-impl Item {
-    fn bytes(&self) -> usize {
-        RECORD_OVERHEAD + self.key.len() + self.value.len()
-    }
-}
 
 #[derive(Default)]
 struct State {
@@ -64,19 +46,25 @@ struct State {
 impl State {
     /// Whether what waits may go. Less than a full request waits for the one in flight, so that a busy lane makes few large requests
     /// and an idle one sends at once.
-    fn may_fly(&self, budget: usize) -> bool {
-        self.flying == 0 || self.bytes >= budget || self.queue.front().is_some_and(|item| item.queued.elapsed() >= STALL)
+    fn may_fly(&self) -> bool {
+        self.flying == 0 || self.bytes >= BUDGET || self.queue.front().is_some_and(|item| item.queued.elapsed() >= STALL)
     }
 
     /// Whether another worker is wanted; counts it if so.
-    fn grow(&mut self, budget: usize) -> bool {
+    fn grow(&mut self) -> bool {
         let first = self.workers == 0 && !self.queue.is_empty();
-        let more = self.bytes >= budget && self.idle == 0 && self.starting == 0 && self.workers < MAX_WORKERS;
+        let stalled = self.queue.front().is_some_and(|item| item.queued.elapsed() >= STALL);
+        let more = (self.bytes >= BUDGET || stalled) && self.idle == 0 && self.starting == 0 && self.workers < MAX_WORKERS;
         if first || more {
             self.workers += 1;
             self.starting += 1;
         }
         first || more
+    }
+
+    fn push(&mut self, item: Item) {
+        self.bytes += item.bytes();
+        self.queue.push_back(item);
     }
 
     fn pop(&mut self) -> Option<Item> {
@@ -86,25 +74,148 @@ impl State {
     }
 }
 
-pub struct Lane {
+/// All lanes of a process.
+pub struct Lanes {
     cluster: Arc<Cluster>,
-    topic: Arc<str>,
-    partition: i32,
-    append_timeout: Duration,
-    /// Encoded bytes of the records of one request.
-    budget: usize,
-    state: Mutex<State>,
-    wake: Notify,
+    by_broker: Mutex<HashMap<Broker, Arc<Lane>>>,
+    /// Items in all queues.
+    waiting: AtomicUsize,
+    closed: AtomicBool,
     tasks: TaskTracker,
-    /// Where the workers run: on the runtime of the HTTP worker that appended first they would end with it.
-    runtime: Handle,
     stop: CancellationToken,
+    this: Weak<Self>,
 }
 
-impl std::fmt::Debug for Lane {
+impl std::fmt::Debug for Lanes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lane").field("partition", &self.partition).finish_non_exhaustive()
+        f.debug_struct("Lanes").field("waiting", &self.waiting).finish_non_exhaustive()
     }
+}
+
+impl Lanes {
+    /// The workers end with `stop`; `tasks` counts them.
+    pub fn new(cluster: Arc<Cluster>, tasks: TaskTracker, stop: CancellationToken) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            cluster,
+            by_broker: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            tasks,
+            stop,
+            this: Weak::clone(this),
+        })
+    }
+
+    /// Queues one record; the answer comes when its batch is acknowledged or failed.
+    pub fn push(
+        &self,
+        partition: Partition,
+        record: records::KeyValue,
+    ) -> Result<oneshot::Receiver<Result<(), JournalError>>, JournalError> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(JournalError::Closed);
+        }
+        if self.waiting.load(Ordering::Relaxed) >= QUEUE {
+            self.all().iter().for_each(|lane| lane.expire());
+            if self.waiting.load(Ordering::Relaxed) >= QUEUE {
+                return Err(JournalError::Overloaded);
+            }
+        }
+        let (done, answer) = oneshot::channel();
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let queued = self.queue(Item { partition, record, queued: Instant::now(), done });
+        queued.map(|()| answer)
+    }
+
+    /// Once more, to whoever leads the partition now.
+    pub fn again(&self, item: Item) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // Refused only when closing: its answer is then that nobody answered.
+        let _ignored = self.queue(item);
+    }
+
+    /// Puts a counted item on the way to its partition's leader.
+    fn queue(&self, item: Item) -> Result<(), JournalError> {
+        let lane = self.lane(self.cluster.leaders().of(item.partition));
+        let outcome = lane.push(item);
+        if outcome.is_err() {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    fn lane(&self, broker: Broker) -> Arc<Lane> {
+        let make = || {
+            let state = State { closed: self.closed.load(Ordering::Relaxed), ..State::default() };
+            Arc::new(Lane { lanes: Weak::clone(&self.this), broker, state: Mutex::new(state), wake: Notify::new() })
+        };
+        Arc::clone(lock(&self.by_broker).entry(broker).or_insert_with(make))
+    }
+
+    fn all(&self) -> Vec<Arc<Lane>> {
+        lock(&self.by_broker).values().cloned().collect()
+    }
+
+    /// Takes what waits for a broker that does not lead its partition (any more) to the one that does.
+    pub fn reroute(&self) {
+        let leaders = self.cluster.leaders();
+        for lane in self.all() {
+            let strays: VecDeque<Item> = {
+                let mut state = lock(&lane.state);
+                let (stays, strays) =
+                    std::mem::take(&mut state.queue).into_iter().partition(|item| leaders.of(item.partition) == lane.broker);
+                state.queue = stays;
+                state.bytes = state.queue.iter().map(Item::bytes).sum();
+                strays
+            };
+            for item in strays {
+                // Refused only when closing: its answer is then that nobody answered.
+                let _ignored = self.queue(item);
+            }
+        }
+    }
+
+    /// Makes the first connection to every leader before the first record needs it.
+    pub fn warm(&self) {
+        let mut brokers: Vec<Broker> = self.cluster.leaders().partitions.iter().map(|leader| leader.0).collect();
+        brokers.sort_unstable();
+        brokers.dedup();
+        for lane in brokers.into_iter().filter(|broker| *broker != NOBODY).map(|broker| self.lane(broker)) {
+            {
+                let mut state = lock(&lane.state);
+                if state.closed || state.workers > 0 {
+                    continue;
+                }
+                state.workers += 1;
+                state.starting += 1;
+            }
+            lane.spawn();
+        }
+    }
+
+    /// Whether no worker is without its first connection.
+    pub fn are_warm(&self) -> bool {
+        self.all().iter().all(|lane| lock(&lane.state).starting == 0)
+    }
+
+    /// Takes nothing from now on; workers end when all is sent.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        for lane in self.all() {
+            lock(&lane.state).closed = true;
+            lane.wake.notify_waiters();
+            // For a worker between its look at the queue and its wait.
+            lane.wake.notify_one();
+        }
+    }
+}
+
+/// The way to one broker.
+struct Lane {
+    lanes: Weak<Lanes>,
+    broker: Broker,
+    state: Mutex<State>,
+    wake: Notify,
 }
 
 /// A worker's place in the count, given back also when it panics.
@@ -140,111 +251,64 @@ impl Drop for Seat {
     fn drop(&mut self) {
         if !self.released {
             let lane = Arc::clone(&self.lane);
-            self.release(&mut lock(&lane.state));
+            let grow = {
+                let mut state = lock(&lane.state);
+                self.release(&mut state);
+                state.grow()
+            };
+            if grow {
+                lane.spawn();
+            }
             lane.wake.notify_one();
         }
     }
 }
 
 impl Lane {
-    pub fn new(
-        cluster: Arc<Cluster>,
-        topic: Arc<str>,
-        partition: i32,
-        client_id: &str,
-        append_timeout: Duration,
-        tasks: TaskTracker,
-        stop: CancellationToken,
-    ) -> Arc<Self> {
-        let budget = REQUEST_BYTES.saturating_sub(REQUEST_OVERHEAD + client_id.len() + topic.len());
-        Arc::new(Self {
-            cluster,
-            topic,
-            partition,
-            append_timeout,
-            budget,
-            state: Mutex::default(),
-            wake: Notify::new(),
-            tasks,
-            runtime: Handle::current(),
-            stop,
-        })
-    }
-
-    /// Queues one record; the answer comes when its batch is acknowledged or failed.
-    pub fn push(self: &Arc<Self>, key: Vec<u8>, value: Vec<u8>) -> Result<oneshot::Receiver<Result<(), JournalError>>, JournalError> {
-        let (done, answer) = oneshot::channel();
-        let item = Item { key, value, queued: Instant::now(), done };
+    fn push(self: &Arc<Self>, item: Item) -> Result<(), JournalError> {
         let (grow, wake) = {
             let mut state = lock(&self.state);
             if state.closed {
                 return Err(JournalError::Closed);
             }
-            if state.queue.len() >= QUEUE {
-                return Err(JournalError::Overloaded);
-            }
-            state.bytes += item.bytes();
-            state.queue.push_back(item);
+            state.push(item);
             // The first to wait behind a request in flight wakes a worker to see whether that one stalls.
-            (state.grow(self.budget), state.queue.len() == 1 || state.may_fly(self.budget))
+            (self.broker != NOBODY && state.grow(), state.queue.len() == 1 || state.may_fly())
         };
         if grow {
             self.spawn();
         } else if wake {
             self.wake.notify_one();
         }
-        Ok(answer)
-    }
-
-    /// Makes the first connection before the first record needs it.
-    pub fn warm(self: &Arc<Self>) {
-        {
-            let mut state = lock(&self.state);
-            if state.closed || state.workers > 0 {
-                return;
-            }
-            state.workers += 1;
-            state.starting += 1;
-        }
-        self.spawn();
-    }
-
-    /// Whether no worker is without its first connection.
-    pub fn is_warm(&self) -> bool {
-        lock(&self.state).starting == 0
-    }
-
-    pub fn close(&self) {
-        lock(&self.state).closed = true;
-        self.wake.notify_waiters();
-        // For a worker between its look at the queue and its wait.
-        self.wake.notify_one();
+        Ok(())
     }
 
     fn spawn(self: &Arc<Self>) {
         let seat = Seat { lane: Arc::clone(self), starting: true, flying: false, released: false };
-        let stop = self.stop.clone();
+        let Some(lanes) = self.lanes.upgrade() else { return };
+        let runtime = lanes.cluster.runtime().clone();
+        let (tasks, stop) = (lanes.tasks.clone(), lanes.stop.clone());
         let working = async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = work(seat) => {}
+                () = work(lanes, seat) => {}
             }
         };
-        self.tasks.spawn_on(working, &self.runtime);
+        tasks.spawn_on(working, &runtime);
     }
 
     /// The next batch; None when this worker is to end (its seat is then released).
-    async fn next(self: &Arc<Self>, seat: &mut Seat) -> Option<Vec<Item>> {
+    async fn next(self: &Arc<Self>, lanes: &Lanes, seat: &mut Seat) -> Option<Vec<Item>> {
         loop {
             let (batch, grow, left, patience) = {
                 let mut state = lock(&self.state);
                 seat.started(&mut state);
-                let batch = self.take(&mut state);
+                let batch = take(&mut state, lanes);
                 if !batch.is_empty() {
                     state.flying += 1;
                     seat.flying = true;
                 }
-                let grow = state.grow(self.budget);
+                let grow = state.grow();
                 if batch.is_empty() {
                     if state.closed && state.queue.is_empty() {
                         seat.release(&mut state);
@@ -254,7 +318,7 @@ impl Lane {
                     }
                     state.idle += 1;
                 }
-                let left = !state.queue.is_empty() && state.idle > 0 && state.may_fly(self.budget);
+                let left = !state.queue.is_empty() && state.idle > 0 && state.may_fly();
                 (batch, grow, left, if state.queue.is_empty() { IDLE } else { STALL })
             };
             if grow {
@@ -275,137 +339,151 @@ impl Lane {
         }
     }
 
-    /// Takes what waits and may go, up to one request's bytes (always one record); answers those whose deadline is over.
-    fn take(&self, state: &mut State) -> Vec<Item> {
-        let go = state.may_fly(self.budget);
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        while let Some(next) = state.queue.front() {
-            let size = next.bytes();
-            let expired = next.queued.elapsed() >= self.append_timeout;
-            if !expired && (!go || (!batch.is_empty() && bytes + size > self.budget)) {
-                break;
-            }
-            let Some(item) = state.pop() else { break };
-            if expired {
-                let _ignored = item.done.send(Err(JournalError::Unknown("waited too long for a connection".into())));
-            } else {
-                bytes += size;
-                batch.push(item);
-            }
-        }
-        batch
-    }
-
-    /// Answers all whose deadline is over; true when nothing more will come.
-    fn expire(&self, error: &JournalError) -> bool {
+    /// Forgets those whose callers have given up.
+    fn expire(&self) {
+        let Some(lanes) = self.lanes.upgrade() else { return };
+        let limit = lanes.cluster.options().append_timeout;
         let mut state = lock(&self.state);
-        while state.queue.front().is_some_and(|item| item.queued.elapsed() >= self.append_timeout) {
-            if let Some(item) = state.pop() {
-                let _ignored = item.done.send(Err(error.clone()));
-            }
+        while state.queue.front().is_some_and(|item| item.queued.elapsed() >= limit) {
+            let _expired = state.pop();
+            lanes.waiting.fetch_sub(1, Ordering::Relaxed);
         }
-        state.closed && state.queue.is_empty()
     }
 }
 
-/// An outage fails every batch of every worker: the first few, then ever fewer, are logged.
-fn worth_a_line(failures: u32) -> bool {
-    failures.is_power_of_two()
+/// Takes what waits and may go, up to one request's bytes (always one record); drops those whose callers have given up.
+fn take(state: &mut State, lanes: &Lanes) -> Vec<Item> {
+    let go = state.may_fly();
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    while let Some(next) = state.queue.front() {
+        let size = next.bytes();
+        let expired = next.queued.elapsed() >= lanes.cluster.options().append_timeout;
+        if !expired && (!go || (!batch.is_empty() && bytes + size > BUDGET)) {
+            break;
+        }
+        let Some(item) = state.pop() else { break };
+        lanes.waiting.fetch_sub(1, Ordering::Relaxed);
+        if !expired {
+            bytes += size;
+            batch.push(item);
+        }
+    }
+    batch
 }
 
-async fn work(mut seat: Seat) {
+async fn work(lanes: Arc<Lanes>, mut seat: Seat) {
     let lane = Arc::clone(&seat.lane);
-    let mut link: Option<PartitionClient> = None;
+    let cluster = &lanes.cluster;
+    let limit = cluster.options().append_timeout;
+    let mut link: Option<Wire> = None;
+    // An outage fails every batch of every worker: the first few, then ever fewer, are logged.
     let mut failures: u32 = 0;
     loop {
-        if link.is_none() && failures > 0 {
+        if failures > 0 {
             tokio::time::sleep(Duration::from_millis(20) * failures.min(50)).await;
         }
-        let connected = match link.take() {
+        let mut connected = match link.take() {
             Some(link) => link,
-            None => match lane.cluster.partition(&lane.topic, lane.partition, failures).await {
+            None => match cluster.connect(lane.broker).await {
                 Ok(link) => link,
                 Err(error) => {
                     failures += 1;
                     if worth_a_line(failures) {
-                        tracing::warn!(%error, partition = lane.partition, failures, "no connection to append on");
+                        tracing::warn!(%error, broker = lane.broker, failures, "no connection to append on");
                     }
-                    if lane.expire(&error) {
+                    cluster.doubt();
+                    lanes.reroute();
+                    lane.expire();
+                    let mut state = lock(&lane.state);
+                    if state.queue.is_empty() {
+                        seat.release(&mut state);
                         return;
                     }
                     continue;
                 }
             },
         };
-        let Some(batch) = lane.next(&mut seat).await else { return };
-        let at = DateTime::<Utc>::from_timestamp_millis(now_millis()).unwrap_or_default();
-        let (records, waiting): (Vec<_>, Vec<_>) = batch
-            .into_iter()
-            .map(|item| (Record { key: Some(item.key), value: Some(item.value), headers: BTreeMap::new(), timestamp: at }, item.done))
-            .unzip();
+        let Some(batch) = lane.next(&lanes, &mut seat).await else { return };
         kill_point("journal.append.before");
-        let outcome = timed("append", lane.append_timeout, connected.produce(records, Compression::NoCompression)).await;
-        kill_point("journal.append.after");
-        seat.landed(&mut lock(&lane.state));
-        match &outcome {
-            Ok(_) => {
-                failures = 0;
-                link = Some(connected);
+        let outcome = match produce::encode(batch, &cluster.options().topic, limit) {
+            Ok((request, parts)) => {
+                let answer = timed("append", limit, connected.call(&request, produce::VERSION)).await;
+                kill_point("journal.append.after");
+                seat.landed(&mut lock(&lane.state));
+                if answer.is_ok() {
+                    link = Some(connected);
+                }
+                produce::settle(&lanes, answer, parts)
             }
+            Err(error) => {
+                seat.landed(&mut lock(&lane.state));
+                link = Some(connected);
+                Err(error)
+            }
+        };
+        match outcome {
+            Ok(()) => failures = 0,
             Err(error) => {
                 failures += 1;
                 if worth_a_line(failures) {
-                    tracing::warn!(%error, partition = lane.partition, records = waiting.len(), failures, "append failed; it may have landed");
+                    tracing::warn!(%error, broker = lane.broker, failures, "append failed; it may have landed");
                 }
+                cluster.doubt();
                 // What waits need not wait for this worker's new connection.
                 lane.wake.notify_one();
             }
-        }
-        for done in waiting {
-            let _ignored = done.send(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::bytes::Bytes;
+
     use super::*;
 
     fn item(queued: Instant) -> Item {
-        Item { key: Vec::new(), value: vec![0; 84], queued, done: oneshot::channel().0 }
+        Item { partition: 0, record: (Bytes::new(), Bytes::from_static(&[0; 84])), queued, done: oneshot::channel().0 }
+    }
+
+    fn long_ago() -> Instant {
+        Instant::now().checked_sub(STALL).unwrap()
     }
 
     #[test]
     fn a_part_of_a_batch_waits_for_the_request_in_flight_unless_that_stalls() {
-        let mut state = State { bytes: 100, ..State::default() };
-        state.queue.push_back(item(Instant::now()));
-        assert!(state.may_fly(1_000), "nothing is in flight");
+        let mut state = State::default();
+        state.push(item(Instant::now()));
+        assert!(state.may_fly(), "nothing is in flight");
         state.flying = 1;
-        assert!(!state.may_fly(1_000));
-        state.bytes = 1_000;
-        assert!(state.may_fly(1_000), "a full one goes by another connection");
+        assert!(!state.may_fly());
+        state.bytes = BUDGET;
+        assert!(state.may_fly(), "a full one goes by another connection");
         state.bytes = 100;
         state.queue.clear();
-        state.queue.push_back(item(Instant::now().checked_sub(STALL).unwrap()));
-        assert!(state.may_fly(1_000), "it waited long enough");
+        state.queue.push_back(item(long_ago()));
+        assert!(state.may_fly(), "it waited long enough");
     }
 
     #[test]
-    fn a_worker_is_added_only_while_full_batches_wait() {
-        let mut state = State { bytes: 100, ..State::default() };
-        state.queue.push_back(item(Instant::now()));
-        assert!(state.grow(1_000), "the first, for one record");
+    fn a_worker_is_added_only_while_full_or_stalled_batches_wait() {
+        let mut state = State::default();
+        state.push(item(Instant::now()));
+        assert!(state.grow(), "the first, for one record");
         state.starting = 0;
-        assert!(!state.grow(1_000), "nothing full waits");
-        state.bytes = 1_000;
-        assert!(state.grow(1_000));
-        assert!(!state.grow(1_000), "one starts at a time");
+        assert!(!state.grow(), "nothing full waits");
+        state.bytes = BUDGET;
+        assert!(state.grow());
+        assert!(!state.grow(), "one starts at a time");
         state.starting = 0;
         state.idle = 1;
-        assert!(!state.grow(1_000), "one is idle");
+        assert!(!state.grow(), "one is idle");
         state.idle = 0;
         state.workers = MAX_WORKERS;
-        assert!(!state.grow(1_000));
+        assert!(!state.grow());
+        let mut state = State { workers: 1, flying: 1, ..State::default() };
+        state.push(item(long_ago()));
+        assert!(state.grow(), "what stalls behind the only connection gets another");
     }
 }

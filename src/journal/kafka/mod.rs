@@ -1,34 +1,40 @@
 //! The journal in a Kafka topic.
 //!
-//! The client crate has no deadlines and retries without end: every call runs under a timeout here, and what timed out is taken
-//! to be *unknown*, never failed. Appending, fetching and offset look-ups each have their own connections.
+//! The protocol's messages are a library's, what is sent when is ours: a process appends to and reads from every partition all the time,
+//! and a request carries what there is for all that a broker leads. Every call runs under a timeout, and what timed out is taken to be
+//! *unknown*, never failed. Appending, fetching and single calls each have their own connections.
 
 mod access;
 mod cluster;
 mod lane;
+mod poll;
+mod produce;
+mod records;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod wire;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rskafka::chrono::{DateTime, Utc};
-use rskafka::client::error::{Error as KafkaError, ProtocolError};
-use rskafka::client::partition::{Compression, OffsetAt, PartitionClient};
-use rskafka::record::{Record, RecordAndOffset};
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use secrecy::SecretString;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use self::access::Access;
-use self::cluster::{Cluster, Links, timed};
-use self::lane::Lane;
-use self::wire::Wire;
-use super::{Bounds, Fetched, Journal, JournalError, RawRecord};
+use self::cluster::{Cluster, timed};
+use self::lane::Lanes;
+use self::poll::Polls;
+use self::topics::{TopicSettings, Topics};
+use self::wire::{Request, Wire, check, topic_name};
+use super::{Bounds, Fetched, Journal, JournalError};
 use crate::domain::{CouponId, Offset, Partition, now_millis};
 
 /// How to reach the cluster, and which topics to use.
@@ -46,7 +52,7 @@ pub struct KafkaOptions {
     pub partitions: i32,
     /// Replicas of a topic that is created.
     pub replication_factor: i16,
-    /// Name shown in the brokers' logs. Must have no quota: the client crate repeats what was throttled.
+    /// Name shown in the brokers' logs.
     pub client_id: String,
     /// Deadline of an append, queueing included; also of [`Journal::close`].
     pub append_timeout: Duration,
@@ -102,13 +108,6 @@ pub enum KafkaSaslMechanism {
     ScramSha512,
 }
 
-/// The connections for reading one partition.
-#[derive(Debug)]
-struct Reading {
-    fetch: Links,
-    offsets: Links,
-}
-
 /// A journal in a Kafka topic.
 ///
 /// Dropping it ends its workers; [`Journal::close`] lets them send what is queued first.
@@ -117,12 +116,37 @@ pub struct KafkaJournal {
     options: Arc<KafkaOptions>,
     cluster: Arc<Cluster>,
     partitions: Partition,
-    lanes: Vec<Arc<Lane>>,
-    reading: Vec<Reading>,
-    dead_letters: Links,
+    lanes: Arc<Lanes>,
+    polls: Arc<Polls>,
     coordinator: tokio::sync::Mutex<Option<Wire>>,
     tasks: TaskTracker,
     _stop: DropGuard,
+}
+
+impl Request for ListOffsetsRequest {
+    const KEY: i16 = 2;
+    type Response = ListOffsetsResponse;
+}
+
+/// Kafka's number of the offset behind the last record.
+const LATEST: i64 = -1;
+/// Kafka's number of the first offset there is.
+const EARLIEST: i64 = -2;
+
+/// A call was sent to a broker that does not lead the partition (any more): nothing was done.
+const fn is_of_the_past(error: ResponseError) -> bool {
+    matches!(
+        error,
+        ResponseError::NotLeaderOrFollower
+            | ResponseError::LeaderNotAvailable
+            | ResponseError::UnknownTopicOrPartition
+            | ResponseError::FencedLeaderEpoch
+    )
+}
+
+/// An outage makes every call fail: the first few, then ever fewer, are logged.
+const fn worth_a_line(failures: u32) -> bool {
+    failures.is_power_of_two()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -152,72 +176,54 @@ impl KafkaJournal {
     pub async fn connect(options: KafkaOptions) -> Result<Self, JournalError> {
         let options = Arc::new(options);
         let access = Access::new(&options)?;
-        // Of our own first: the client crate tries again without end and never says why.
-        let wire = persist("connecting to kafka", options.call_timeout, || Wire::connect(&options.brokers, &access)).await?;
-        let cluster = Arc::new(Cluster::connect(Arc::clone(&options), access).await?);
-        let partitions = topic(&cluster, &options, &options.topic, options.partitions).await?;
-        topic(&cluster, &options, &options.dead_letter_topic, 1).await?;
+        let opening = async || {
+            let mut wire = Wire::connect(&options.brokers, &access).await?;
+            let partitions = topics::create(&mut wire, &access, &options, &options.topic, options.partitions).await?;
+            topics::create(&mut wire, &access, &options, &options.dead_letter_topic, 1).await?;
+            let leaders = Topics::of(&options).leaders(&mut wire).await?;
+            Ok((wire, partitions, leaders))
+        };
+        let (wire, partitions, leaders) = persist("connecting to kafka", options.call_timeout, opening).await?;
+        let cluster = Arc::new(Cluster::new(Arc::clone(&options), access, leaders));
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let name: Arc<str> = options.topic.as_str().into();
-        let lane = |partition| {
-            Lane::new(
-                Arc::clone(&cluster),
-                Arc::clone(&name),
-                partition,
-                &options.client_id,
-                options.append_timeout,
-                tasks.clone(),
-                stop.clone(),
-            )
-        };
-        let reading = |partition| Reading { fetch: Links::new(&name, partition), offsets: Links::new(&name, partition) };
-        let journal = Self {
-            partitions,
-            lanes: (0..partitions).map(lane).collect(),
-            reading: (0..partitions).map(reading).collect(),
-            dead_letters: Links::new(&options.dead_letter_topic, 0),
-            coordinator: tokio::sync::Mutex::new(None),
-            tasks,
-            _stop: stop.drop_guard(),
-            cluster,
-            options,
-        };
-        check_settings(wire, &journal.options).await;
-        Ok(journal)
+        let lanes = Lanes::new(Arc::clone(&cluster), tasks.clone(), stop.clone());
+        let polls = Polls::new(Arc::clone(&cluster), stop.clone());
+        let (keeping, routing) = (Arc::clone(&cluster).keep(), reroute(Arc::clone(&lanes), cluster.watch()));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(async move { tokio::join!(keeping, routing) }));
+        let coordinator = tokio::sync::Mutex::new(None);
+        check_settings(wire, &options).await;
+        Ok(Self { options, cluster, partitions, lanes, polls, coordinator, tasks, _stop: stop.drop_guard() })
     }
 
-    fn reading(&self, partition: Partition) -> Result<&Reading, JournalError> {
-        usize::try_from(partition).ok().and_then(|index| self.reading.get(index)).ok_or_else(|| self.no_partition(partition))
-    }
-
-    fn no_partition(&self, partition: Partition) -> JournalError {
-        JournalError::Damaged(format!("there is no partition {partition}, only {}", self.partitions))
-    }
-
-    /// Runs one call on a connection taken from `links`, which gets it back unless the call failed. `limit` bounds both together.
-    async fn on<T, E, F>(&self, links: &Links, what: &str, limit: Duration, call: F) -> Result<T, JournalError>
-    where
-        E: std::fmt::Display,
-        F: AsyncFnOnce(&PartitionClient) -> Result<T, E>,
-    {
-        let attempt = async {
-            let link = links.take(&self.cluster).await?;
-            let answer = call(&link).await.map_err(|error| unknown(what, &error))?;
-            links.give(link);
-            Ok(answer)
-        };
-        let outcome = tokio::time::timeout(limit, attempt).await;
-        let outcome = outcome.unwrap_or_else(|_| Err(JournalError::Unknown(format!("{what}: no answer within {limit:?}"))));
-        if outcome.is_err() {
-            links.failed();
+    fn check_partition(&self, partition: Partition) -> Result<(), JournalError> {
+        match (0..self.partitions).contains(&partition) {
+            true => Ok(()),
+            false => Err(JournalError::Damaged(format!("there is no partition {partition}, only {}", self.partitions))),
         }
-        outcome
+    }
+
+    async fn offset(&self, partition: Partition, which: i64) -> Result<Offset, JournalError> {
+        let wanted = ListOffsetsPartition::default().with_partition_index(partition).with_timestamp(which);
+        let topic = ListOffsetsTopic::default().with_name(topic_name(&self.options.topic)).with_partitions(vec![wanted]);
+        let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
+        let leader = self.cluster.leaders().of(partition);
+        let answer = self.cluster.at(leader, "offsets", self.options.call_timeout, async |wire| wire.call(&request, 4).await).await?;
+        let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next().ok_or_else(|| unknown("offsets", &"none was told"))?;
+        check("offsets", told.error_code).inspect_err(|_| self.cluster.doubt())?;
+        Ok(told.offset)
+    }
+}
+
+/// Takes what waits for a leader of the past to the new one, at every change.
+async fn reroute(lanes: Arc<Lanes>, mut leaders: tokio::sync::watch::Receiver<Arc<cluster::Leaders>>) {
+    while leaders.changed().await.is_ok() {
+        lanes.reroute();
     }
 }
 
 async fn check_settings(mut wire: Wire, options: &KafkaOptions) {
-    match timed("describing the topic", options.call_timeout, wire.settings(&options.topic)).await {
+    match timed("describing the topic", options.call_timeout, TopicSettings::read(&mut wire, &options.topic)).await {
         Ok(settings) => {
             for danger in settings.dangers() {
                 tracing::warn!(topic = %options.topic, "{danger}");
@@ -246,57 +252,6 @@ where
     outcome.map_err(|_| unknown(what, &reason(last)))
 }
 
-/// The number of partitions of the topic, which is created where it is missing.
-async fn topic(cluster: &Cluster, options: &KafkaOptions, name: &str, partitions: i32) -> Result<Partition, JournalError> {
-    let client = cluster.client();
-    let look = async || -> Result<Option<Partition>, JournalError> {
-        let topics = cluster.timed("metadata", client.list_topics()).await?;
-        let found = topics.iter().find(|topic| topic.name == name && !topic.partitions.is_empty());
-        found.map(|topic| i32::try_from(topic.partitions.len()).map_err(|error| unknown("metadata", &error))).transpose()
-    };
-    if let Some(partitions) = look().await? {
-        return Ok(partitions);
-    }
-    let controller = client.controller_client().map_err(|error| unknown("metadata", &error))?;
-    let limit = i32::try_from(options.call_timeout.as_millis()).unwrap_or(i32::MAX);
-    let create = async {
-        match controller.create_topic(name, partitions, options.replication_factor, limit).await {
-            // Another process was faster.
-            Err(KafkaError::ServerError { protocol_error: ProtocolError::TopicAlreadyExists, .. }) => Ok(false),
-            outcome => outcome.map(|()| true),
-        }
-    };
-    if cluster.timed(&format!("creating topic {name}"), create).await? {
-        tracing::info!(topic = name, partitions, replication_factor = options.replication_factor, "created topic");
-    }
-    let started = Instant::now();
-    while started.elapsed() < options.call_timeout {
-        if let Some(partitions) = look().await? {
-            return Ok(partitions);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Err(JournalError::Unknown(format!("topic {name} was created but is not seen")))
-}
-
-/// A fetch's records, checked: they begin at `from` and have no gap.
-fn checked(records: Vec<RecordAndOffset>, from: Offset) -> Result<Vec<RawRecord>, JournalError> {
-    let mut checked = Vec::with_capacity(records.len());
-    // The broker answers whole batches: the first may begin before what was asked for.
-    for (next, RecordAndOffset { record, offset }) in (from..).zip(records.into_iter().filter(|record| record.offset >= from)) {
-        if offset != next {
-            return Err(JournalError::Damaged(format!("offset {offset} follows where {next} was expected")));
-        }
-        checked.push(RawRecord {
-            offset,
-            key: record.key.unwrap_or_default(),
-            value: record.value.unwrap_or_default(),
-            at: record.timestamp.timestamp_millis(),
-        });
-    }
-    Ok(checked)
-}
-
 #[async_trait]
 impl Journal for KafkaJournal {
     fn partitions(&self) -> Partition {
@@ -304,9 +259,9 @@ impl Journal for KafkaJournal {
     }
 
     async fn append(&self, partition: Partition, coupon: CouponId, value: Vec<u8>) -> Result<(), JournalError> {
-        let lane = usize::try_from(partition).ok().and_then(|index| self.lanes.get(index)).ok_or_else(|| self.no_partition(partition))?;
+        self.check_partition(partition)?;
         let started = Instant::now();
-        let answer = lane.push(coupon.to_string().into_bytes(), value)?;
+        let answer = self.lanes.push(partition, (coupon.to_string().into(), value.into()))?;
         let limit = self.options.append_timeout;
         match tokio::time::timeout(limit, answer).await {
             Ok(Ok(outcome)) => {
@@ -321,22 +276,18 @@ impl Journal for KafkaJournal {
     }
 
     async fn fetch(&self, partition: Partition, from: Offset, max_bytes: usize, max_wait: Duration) -> Result<Fetched, JournalError> {
-        let links = &self.reading(partition)?.fetch;
-        let bytes = 1..i32::try_from(max_bytes).unwrap_or(i32::MAX).clamp(2, i32::MAX);
-        let wait = i32::try_from(max_wait.as_millis()).unwrap_or(i32::MAX);
-        let mut sent_at = Instant::now();
-        let answer = self.on(links, "fetch", max_wait + self.options.call_timeout, async |link: &PartitionClient| {
-            sent_at = Instant::now();
-            match link.fetch_records(from, bytes, wait).await {
-                Err(KafkaError::ServerError { protocol_error: ProtocolError::OffsetOutOfRange, .. }) => Ok(None),
-                outcome => outcome.map(Some),
+        self.check_partition(partition)?;
+        let limit = max_wait + self.options.call_timeout;
+        let bytes = i32::try_from(max_bytes).unwrap_or(i32::MAX);
+        let answer = self.polls.ask(partition, from, bytes, max_wait);
+        let answer = timed("fetch", limit, async { answer.await.unwrap_or_else(|_| Err(unknown("fetch", &"the worker ended"))) }).await;
+        let poll::Answer { batches, high_watermark, sent_at } = match answer {
+            Err(JournalError::OffsetOutOfRange { partition, asked, .. }) => {
+                return Err(JournalError::OffsetOutOfRange { partition, asked, bounds: self.bounds(partition).await.ok() });
             }
-        });
-        let Some((records, high_watermark)) = answer.await? else {
-            let bounds = self.bounds(partition).await.ok();
-            return Err(JournalError::OffsetOutOfRange { partition, asked: from, bounds });
+            answer => answer?,
         };
-        let records = checked(records, from)?;
+        let records = records::decode(batches, from)?;
         if records.is_empty() && high_watermark > from {
             // Nothing of ours writes what a reader never sees (control records), but an empty answer must mean caught up.
             return Err(JournalError::Unknown(format!("no record at offset {from} below the high watermark {high_watermark}")));
@@ -347,13 +298,9 @@ impl Journal for KafkaJournal {
     }
 
     async fn bounds(&self, partition: Partition) -> Result<Bounds, JournalError> {
-        let links = &self.reading(partition)?.offsets;
-        self.on(links, "offsets", self.options.call_timeout, async |link: &PartitionClient| {
-            let begin = link.get_offset(OffsetAt::Earliest).await?;
-            let end = link.get_offset(OffsetAt::Latest).await?;
-            Ok::<_, KafkaError>(Bounds { begin, end })
-        })
-        .await
+        self.check_partition(partition)?;
+        let both = async { Ok(Bounds { begin: self.offset(partition, EARLIEST).await?, end: self.offset(partition, LATEST).await? }) };
+        timed("offsets", self.options.call_timeout, both).await
     }
 
     async fn report_progress(&self, next: &[(Partition, Offset)]) -> Result<(), JournalError> {
@@ -377,21 +324,27 @@ impl Journal for KafkaJournal {
     }
 
     async fn copy_dead_letter(&self, key: Vec<u8>, value: Vec<u8>) -> Result<(), JournalError> {
-        let timestamp = DateTime::<Utc>::from_timestamp_millis(now_millis()).unwrap_or_default();
-        let record = Record { key: Some(key), value: Some(value), headers: BTreeMap::new(), timestamp };
-        self.on(&self.dead_letters, "copying a dead letter", self.options.append_timeout, async |link: &PartitionClient| {
-            link.produce(vec![record], Compression::NoCompression).await
-        })
-        .await
-        .map(drop)
+        let batch = records::encode(&[(key.into(), value.into())], now_millis())?;
+        let data = PartitionProduceData::default().with_index(0).with_records(Some(batch));
+        let topic = TopicProduceData::default().with_name(topic_name(&self.options.dead_letter_topic)).with_partition_data(vec![data]);
+        let limit = self.options.append_timeout;
+        let request = produce::request(vec![topic], limit);
+        let leader = self.cluster.leaders().dead_letters;
+        let answer =
+            self.cluster.at(leader, "copying a dead letter", limit, async |wire| wire.call(&request, produce::VERSION).await).await?;
+        answer
+            .responses
+            .iter()
+            .flat_map(|topic| &topic.partition_responses)
+            .try_for_each(|told| check("copying a dead letter", told.error_code))
     }
 
-    /// Makes the first append connection of every partition, so that the first records do not wait for it (up to a second each).
+    /// Makes the first append connection to every leader, so that the first records do not wait for it (up to a second each).
     /// Returns when all are made or after `call_timeout`; those still missing are made in the background.
     async fn warm(&self) {
-        self.lanes.iter().for_each(Lane::warm);
+        self.lanes.warm();
         let all = async {
-            while !self.lanes.iter().all(|lane| lane.is_warm()) {
+            while !self.lanes.are_warm() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -401,7 +354,7 @@ impl Journal for KafkaJournal {
     }
 
     async fn close(&self) {
-        self.lanes.iter().for_each(|lane| lane.close());
+        self.lanes.close();
         self.tasks.close();
         if tokio::time::timeout(self.options.append_timeout, self.tasks.wait()).await.is_err() {
             tracing::warn!("journal closed with appends still waiting");

@@ -1,21 +1,18 @@
-//! The few requests the client crate does not have: group offsets without a group, topic configuration.
+//! One connection to one broker: requests and answers, and the group's offsets.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
 use futures_util::future::select_ok;
 
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::{
-    DescribeConfigsRequest, DescribeConfigsResponse, FindCoordinatorRequest, FindCoordinatorResponse, GroupId, MetadataRequest,
-    MetadataResponse, OffsetCommitRequest, OffsetCommitResponse, RequestHeader, ResponseHeader, TopicName,
+    FindCoordinatorRequest, FindCoordinatorResponse, GroupId, MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetCommitResponse,
+    RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 
 use super::super::JournalError;
 use super::access::{Access, Stream};
@@ -23,8 +20,6 @@ use super::unknown;
 use crate::domain::{Offset, Partition};
 
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
-/// Kafka's number of the resource type "topic".
-const TOPIC_RESOURCE: i8 = 2;
 
 /// A request, the number of its kind and its answer (the crate has this only together with its broker half).
 pub trait Request: Encodable + HeaderVersion {
@@ -47,14 +42,9 @@ impl Request for FindCoordinatorRequest {
     type Response = FindCoordinatorResponse;
 }
 
-impl Request for DescribeConfigsRequest {
-    const KEY: i16 = 32;
-    type Response = DescribeConfigsResponse;
-}
-
 /// One connection to one broker. No call has a deadline of its own; one that was cut off leaves the connection unusable.
 pub struct Wire {
-    stream: Box<dyn Stream>,
+    stream: BufReader<Box<dyn Stream>>,
     client_id: StrBytes,
     correlation: i32,
 }
@@ -69,55 +59,20 @@ pub fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
-fn topic_name(topic: &str) -> TopicName {
+pub fn topic_name(topic: &str) -> TopicName {
     TopicName(text(topic))
 }
 
-fn check(what: &str, code: i16) -> Result<(), JournalError> {
+pub fn check(what: &str, code: i16) -> Result<(), JournalError> {
     match ResponseError::try_from_code(code) {
         None => Ok(()),
         Some(error) => Err(unknown(what, &error)),
     }
 }
 
-/// What is wrong with a topic's settings is judged from these.
-#[derive(Debug, Default)]
-pub struct TopicSettings {
-    pub values: BTreeMap<String, String>,
-    /// The smallest number of replicas of any partition.
-    pub replicas: usize,
-}
-
-impl TopicSettings {
-    /// What an operator has to know, one sentence each.
-    pub fn dangers(&self) -> Vec<String> {
-        let value = |name: &str| self.values.get(name).map_or("", String::as_str);
-        let mut dangers = Vec::new();
-        if value("cleanup.policy").contains("compact") {
-            dangers.push("cleanup.policy is compact: records will vanish from the middle of the log".to_owned());
-        }
-        if value("cleanup.policy").contains("delete") {
-            for name in ["retention.ms", "retention.bytes"] {
-                if !matches!(value(name), "" | "-1") {
-                    dangers.push(format!("{name} is {}: records are deleted that nobody may have read", value(name)));
-                }
-            }
-        }
-        if self.replicas > 1 && value("min.insync.replicas") == "1" {
-            dangers.push("min.insync.replicas is 1: an acknowledged record may be on one broker only".to_owned());
-        }
-        if self.replicas > 1 && value("unclean.leader.election.enable") == "true" {
-            dangers.push(
-                "unclean.leader.election.enable is true: a lagging replica may become leader and acknowledged records vanish".to_owned(),
-            );
-        }
-        dangers
-    }
-}
-
 impl Wire {
     pub fn new(stream: Box<dyn Stream>, client_id: &str) -> Self {
-        Self { stream, client_id: text(client_id), correlation: 0 }
+        Self { stream: BufReader::new(stream), client_id: text(client_id), correlation: 0 }
     }
 
     /// A connection to the first broker that lets us in: all are tried at once, for one that is silent must not keep the others waiting.
@@ -190,49 +145,5 @@ impl Wire {
             check("committing group offsets", partition.error_code)?;
         }
         Ok(())
-    }
-
-    /// The topic's effective settings and replicas.
-    pub async fn settings(&mut self, topic: &str) -> Result<TopicSettings, JournalError> {
-        let resource = DescribeConfigsResource::default().with_resource_type(TOPIC_RESOURCE).with_resource_name(text(topic));
-        let answer = self.call(&DescribeConfigsRequest::default().with_resources(vec![resource.with_configuration_keys(None)]), 1).await?;
-        let mut settings = TopicSettings::default();
-        for result in answer.results {
-            check("describing the topic", result.error_code)?;
-            for entry in result.configs {
-                let value = entry.value.map(|value| value.as_str().to_owned()).unwrap_or_default();
-                settings.values.insert(entry.name.as_str().to_owned(), value);
-            }
-        }
-        let wanted = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
-        let request = MetadataRequest::default().with_topics(Some(vec![wanted])).with_allow_auto_topic_creation(false);
-        let answer = self.call(&request, 5).await?;
-        let partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
-        settings.replicas = partitions.map(|partition| partition.replica_nodes.len()).min().unwrap_or_default();
-        Ok(settings)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings(replicas: usize, values: &[(&str, &str)]) -> TopicSettings {
-        TopicSettings { values: values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(), replicas }
-    }
-
-    #[test]
-    fn only_dangerous_settings_are_complained_about() {
-        let good = [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1"), ("min.insync.replicas", "2")];
-        assert!(settings(3, &good).dangers().is_empty());
-        assert!(settings(1, &[("min.insync.replicas", "1")]).dangers().is_empty());
-        let bad = [
-            ("cleanup.policy", "compact,delete"),
-            ("retention.ms", "604800000"),
-            ("retention.bytes", "1"),
-            ("min.insync.replicas", "1"),
-            ("unclean.leader.election.enable", "true"),
-        ];
-        assert_eq!(settings(3, &bad).dangers().len(), 5);
     }
 }

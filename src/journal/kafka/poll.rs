@@ -1,0 +1,333 @@
+//! The ways out: fetches of many partitions share one long poll to their leader.
+//!
+//! A process reads every partition all the time. One request for each would cost both sides most of what reading costs.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::fetch_response::PartitionData;
+use kafka_protocol::messages::{FetchRequest, FetchResponse};
+use tokio::sync::{Notify, oneshot};
+use tokio_util::bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::super::JournalError;
+use super::cluster::{Broker, Cluster, Leaders, timed};
+use super::wire::{Request, Wire, topic_name};
+use super::{is_of_the_past, lock, unknown, worth_a_line};
+use crate::domain::{Offset, Partition};
+
+/// Connections to one broker, each with one request in flight: a partition asked for while a poll is on its way goes by another.
+const MAX_WORKERS: usize = 4;
+/// How long a poll waits for a first record.
+const POLL: Duration = Duration::from_millis(150);
+/// How long a poll waits for those to ask again whom the one before answered.
+const GATHER: Duration = Duration::from_millis(1);
+/// An answer that would be due so soon is given now.
+const SOON: Duration = Duration::from_millis(5);
+/// A worker besides the last ends after so long without work.
+const IDLE: Duration = Duration::from_secs(30);
+/// Bytes of one answer, about: a partition that finds no room in it waits for the next.
+const ANSWER_BYTES: i32 = 4 << 20;
+const VERSION: i16 = 11;
+
+impl Request for FetchRequest {
+    const KEY: i16 = 1;
+    type Response = FetchResponse;
+}
+
+/// What a broker has from an offset on.
+#[derive(Debug)]
+pub struct Answer {
+    /// Batches as they lie in the log; the first may begin before the offset.
+    pub batches: Bytes,
+    pub high_watermark: Offset,
+    /// When the request left.
+    pub sent_at: Instant,
+}
+
+type Done = oneshot::Sender<Result<Answer, JournalError>>;
+
+struct Ask {
+    partition: Partition,
+    from: Offset,
+    max_bytes: i32,
+    until: Instant,
+    done: Done,
+}
+
+#[derive(Default)]
+struct State {
+    asks: VecDeque<Ask>,
+    workers: usize,
+    /// Workers whose request is in flight.
+    flying: usize,
+}
+
+impl State {
+    /// Whether another worker is wanted; counts it if so.
+    fn grow(&mut self) -> bool {
+        let more = !self.asks.is_empty() && self.workers == self.flying && self.workers < MAX_WORKERS;
+        if more {
+            self.workers += 1;
+        }
+        more
+    }
+
+    /// What one request can ask for: a partition once.
+    fn take(&mut self) -> Vec<Ask> {
+        let mut seen = HashSet::new();
+        let (now, later) = std::mem::take(&mut self.asks)
+            .into_iter()
+            .filter(|ask| !ask.done.is_closed())
+            .partition::<Vec<_>, _>(|ask| seen.insert(ask.partition));
+        self.asks = later.into();
+        now
+    }
+}
+
+/// The polls of a process.
+pub struct Polls {
+    cluster: Arc<Cluster>,
+    by_broker: Mutex<HashMap<Broker, Arc<Poll>>>,
+    stop: CancellationToken,
+    this: Weak<Self>,
+}
+
+impl std::fmt::Debug for Polls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Polls").finish_non_exhaustive()
+    }
+}
+
+impl Polls {
+    /// The workers end with `stop`.
+    pub fn new(cluster: Arc<Cluster>, stop: CancellationToken) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self { cluster, by_broker: Mutex::default(), stop, this: Weak::clone(this) })
+    }
+
+    /// Asks for what lies in a partition from an offset on. The answer comes when there is anything, or up to [`POLL`] after `wait`.
+    pub fn ask(
+        &self,
+        partition: Partition,
+        from: Offset,
+        max_bytes: i32,
+        wait: Duration,
+    ) -> oneshot::Receiver<Result<Answer, JournalError>> {
+        let (done, answer) = oneshot::channel();
+        let broker = self.cluster.leaders().of(partition);
+        let make = || Arc::new(Poll { polls: Weak::clone(&self.this), broker, state: Mutex::default(), wake: Notify::new() });
+        let poll = Arc::clone(lock(&self.by_broker).entry(broker).or_insert_with(make));
+        lock(&poll.state).asks.push_back(Ask { partition, from, max_bytes, until: Instant::now() + wait, done });
+        poll.attend();
+        answer
+    }
+}
+
+/// The polls to one broker.
+struct Poll {
+    polls: Weak<Polls>,
+    broker: Broker,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+/// A worker's place in the count, given back also when it panics.
+struct Seat {
+    poll: Arc<Poll>,
+    flying: bool,
+    released: bool,
+}
+
+impl Seat {
+    fn landed(&mut self, state: &mut State) {
+        if std::mem::take(&mut self.flying) {
+            state.flying -= 1;
+        }
+    }
+
+    fn release(&mut self, state: &mut State) {
+        self.landed(state);
+        state.workers -= 1;
+        self.released = true;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if !self.released {
+            let poll = Arc::clone(&self.poll);
+            self.release(&mut lock(&poll.state));
+            poll.attend();
+        }
+    }
+}
+
+impl Poll {
+    /// Sees to it that somebody looks at the asks.
+    fn attend(self: &Arc<Self>) {
+        if lock(&self.state).grow() {
+            self.spawn();
+        } else {
+            self.wake.notify_one();
+        }
+    }
+
+    fn spawn(self: &Arc<Self>) {
+        let Some(polls) = self.polls.upgrade() else { return };
+        let seat = Seat { poll: Arc::clone(self), flying: false, released: false };
+        let (cluster, stop) = (Arc::clone(&polls.cluster), polls.stop.clone());
+        polls.cluster.runtime().spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work(cluster, seat) => {}
+            }
+        });
+    }
+
+    /// What to ask for next, once `expected` asks are there or those who were answered had time to ask again. None: this worker ends.
+    async fn next(self: &Arc<Self>, seat: &mut Seat, expected: usize) -> Option<Vec<Ask>> {
+        let gathered = Instant::now() + GATHER;
+        loop {
+            let patience = {
+                let mut state = lock(&self.state);
+                let now = Instant::now();
+                if !state.asks.is_empty() && (state.asks.len() >= expected || now >= gathered) {
+                    let group = state.take();
+                    if !group.is_empty() {
+                        state.flying += 1;
+                        seat.flying = true;
+                        let grow = state.grow();
+                        drop(state);
+                        if grow {
+                            self.spawn();
+                        }
+                        return Some(group);
+                    }
+                }
+                if state.asks.is_empty() { IDLE } else { gathered.saturating_duration_since(now) }
+            };
+            let woken = tokio::time::timeout(patience, self.wake.notified()).await;
+            if woken.is_err() && patience == IDLE {
+                let mut state = lock(&self.state);
+                if state.asks.is_empty() {
+                    seat.release(&mut state);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Answers everybody who waits here: they ask again, whoever leads then.
+    fn fail(&self, error: &JournalError) {
+        let asks = std::mem::take(&mut lock(&self.state).asks);
+        for ask in asks {
+            let _gone = ask.done.send(Err(error.clone()));
+        }
+    }
+}
+
+async fn work(cluster: Arc<Cluster>, mut seat: Seat) {
+    let poll = Arc::clone(&seat.poll);
+    let mut link: Option<Wire> = None;
+    let mut failures: u32 = 0;
+    let mut expected = 0;
+    let mut leaders = cluster.watch();
+    loop {
+        let Some(group) = poll.next(&mut seat, expected).await else { return };
+        let mut sent_at = Instant::now();
+        let lost = |leaders: &Arc<Leaders>| group.iter().any(|ask| leaders.of(ask.partition) != poll.broker);
+        let exchange = async {
+            let mut wire = match link.take() {
+                Some(wire) => wire,
+                None => cluster.connect(poll.broker).await?,
+            };
+            sent_at = Instant::now();
+            let wait = group.iter().map(|ask| ask.until.saturating_duration_since(sent_at)).max().unwrap_or_default().min(POLL);
+            let request = request(&group, &cluster.options().topic, wait);
+            let answer = timed("fetch", wait + cluster.options().call_timeout, wire.call(&request, VERSION)).await?;
+            link = Some(wire);
+            Ok(answer)
+        };
+        let outcome = tokio::select! {
+            outcome = exchange => outcome,
+            // A broker that went silent must not keep anybody from the new leader.
+            _ = leaders.wait_for(lost) => Err(JournalError::Unknown("fetch: the partition has another leader".into())),
+        };
+        seat.landed(&mut lock(&poll.state));
+        match outcome {
+            Ok(answer) => {
+                failures = 0;
+                expected = group.len();
+                for ask in deliver(&cluster, group, answer, sent_at).into_iter().rev() {
+                    lock(&poll.state).asks.push_front(ask);
+                }
+            }
+            Err(error) => {
+                failures += 1;
+                if worth_a_line(failures) {
+                    tracing::debug!(%error, broker = poll.broker, failures, "poll failed");
+                }
+                cluster.doubt();
+                for ask in group {
+                    let _gone = ask.done.send(Err(error.clone()));
+                }
+                poll.fail(&error);
+                expected = 0;
+            }
+        }
+    }
+}
+
+fn request(group: &[Ask], topic: &str, wait: Duration) -> FetchRequest {
+    let partition = |ask: &Ask| {
+        FetchPartition::default().with_partition(ask.partition).with_fetch_offset(ask.from).with_partition_max_bytes(ask.max_bytes)
+    };
+    FetchRequest::default()
+        .with_max_wait_ms(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))
+        .with_min_bytes(1)
+        .with_max_bytes(ANSWER_BYTES)
+        .with_topics(vec![FetchTopic::default().with_topic(topic_name(topic)).with_partitions(group.iter().map(partition).collect())])
+}
+
+/// Answers who has one; returns those who wait on.
+fn deliver(cluster: &Cluster, group: Vec<Ask>, answer: FetchResponse, sent_at: Instant) -> Vec<Ask> {
+    let whole = ResponseError::try_from_code(answer.error_code);
+    let told = answer.responses.into_iter().flat_map(|topic| topic.partitions);
+    let mut told: HashMap<Partition, PartitionData> = told.map(|data| (data.partition_index, data)).collect();
+    let due = Instant::now() + SOON;
+    let (mut starved, mut kept) = (Vec::new(), Vec::new());
+    for ask in group {
+        let outcome = match (whole, told.remove(&ask.partition)) {
+            (Some(error), _) => Err(unknown("fetch", &error)),
+            (None, None) => Err(unknown("fetch", &"the broker did not speak of the partition")),
+            (None, Some(data)) => match ResponseError::try_from_code(data.error_code) {
+                Some(ResponseError::OffsetOutOfRange) => {
+                    Err(JournalError::OffsetOutOfRange { partition: ask.partition, asked: ask.from, bounds: None })
+                }
+                Some(error) => {
+                    if is_of_the_past(error) {
+                        cluster.doubt();
+                    }
+                    Err(unknown(&format!("fetch of partition {}", ask.partition), &error))
+                }
+                None => {
+                    let batches = data.records.unwrap_or_default();
+                    if batches.is_empty() && ask.until > due {
+                        // The answer was full before its turn came: first in the next.
+                        let list = if data.high_watermark > ask.from { &mut starved } else { &mut kept };
+                        list.push(ask);
+                        continue;
+                    }
+                    Ok(Answer { batches, high_watermark: data.high_watermark, sent_at })
+                }
+            },
+        };
+        let _gone = ask.done.send(outcome);
+    }
+    starved.extend(kept);
+    starved
+}
