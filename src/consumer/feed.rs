@@ -10,9 +10,6 @@ use super::Consumer;
 use crate::domain::{Offset, Partition};
 use crate::journal::{Fetched, JournalError, RawRecord};
 
-/// How long the log's end may lie below the next offset before that is an alarm.
-const END_REGRESS: Duration = Duration::from_secs(30);
-
 /// Records of one partition on their way to its worker.
 #[derive(Debug)]
 pub struct Parcel {
@@ -71,7 +68,7 @@ async fn run(consumer: Arc<Consumer>, partition: Partition, mut from: Offset, ep
             }
             // A new leader may lag for a moment; records are lost when it lasts.
             Err(JournalError::OffsetOutOfRange { bounds: Some(bounds), .. }) if bounds.end < from => {
-                if regressed_since.get_or_insert_with(Instant::now).elapsed() > END_REGRESS {
+                if regressed_since.get_or_insert_with(Instant::now).elapsed() > consumer.options.end_regress {
                     consumer.stop_partition(partition, &format!("the log ends at {} below the next offset {from}", bounds.end));
                     return;
                 }

@@ -9,6 +9,8 @@ mod feed;
 mod fold;
 pub mod limiter;
 #[cfg(test)]
+mod resume_tests;
+#[cfg(test)]
 mod tests;
 mod worker;
 
@@ -40,6 +42,8 @@ pub struct Options {
     pub lease: Duration,
     pub fetch_wait: Duration,
     pub fetch_bytes: usize,
+    /// How long the log's end may lie below the next offset (a new leader may lag) before that is an alarm.
+    pub end_regress: Duration,
     /// How often operators' tools are told the progress.
     pub report_every: Duration,
 }
@@ -52,6 +56,7 @@ impl Default for Options {
             lease: Duration::from_secs(5),
             fetch_wait: Duration::from_millis(500),
             fetch_bytes: 256 << 10,
+            end_regress: Duration::from_secs(30),
             report_every: Duration::from_secs(5),
         }
     }

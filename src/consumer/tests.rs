@@ -9,18 +9,18 @@ use crate::journal::SqliteJournal;
 use crate::ledger::{Batch, CouponRow, IssuedRow, Move, SqliteLedger};
 use limiter::LocalLimiter;
 
-struct World {
-    journal: Arc<SqliteJournal>,
-    ledger: Arc<SqliteLedger>,
-    coupon: CouponId,
+pub(super) struct World {
+    pub(super) journal: Arc<SqliteJournal>,
+    pub(super) ledger: Arc<SqliteLedger>,
+    pub(super) coupon: CouponId,
     dir: tempfile::TempDir,
 }
 
-fn user(name: &str) -> UserId {
+pub(super) fn user(name: &str) -> UserId {
     name.parse().unwrap()
 }
 
-fn terms() -> Terms {
+pub(super) fn terms() -> Terms {
     Terms {
         version: 1,
         change_id: Uuid::from_u128(1),
@@ -36,7 +36,7 @@ fn terms() -> Terms {
 
 impl World {
     /// The log: the coupon's terms, then alice, then bob.
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let journal = Arc::new(SqliteJournal::open(&dir.path().join("journal.db")).unwrap());
         let ledger = Arc::new(SqliteLedger::open(&dir.path().join("ledger.db")).unwrap());
@@ -49,20 +49,25 @@ impl World {
         world
     }
 
-    async fn append(&self, value: Vec<u8>) {
+    pub(super) async fn append(&self, value: Vec<u8>) {
         self.journal.append(0, self.coupon, value).await.unwrap();
     }
 
-    async fn ask(&self, name: &str) {
+    pub(super) async fn ask(&self, name: &str) {
         self.append(encode(&Body::Issue { user_id: user(name), at: 1, trace_id: String::new() }).unwrap()).await;
     }
 
     /// A consumer that drains until the guard is dropped.
     fn drain(&self) -> (Arc<Consumer>, DropGuard) {
-        let (journal, ledger) = (Arc::clone(&self.journal) as Arc<dyn Journal>, Arc::clone(&self.ledger) as Arc<dyn Ledger>);
-        let options = Options { workers: 1, ..Options::default() };
+        let journal = Arc::clone(&self.journal) as Arc<dyn Journal>;
+        self.drain_with(journal, Arc::new(LocalLimiter::new(0.0)), Options::default())
+    }
+
+    pub(super) fn drain_with(&self, journal: Arc<dyn Journal>, limiter: Arc<dyn Limiter>, options: Options) -> (Arc<Consumer>, DropGuard) {
+        let ledger = Arc::clone(&self.ledger) as Arc<dyn Ledger>;
+        let options = Options { workers: 1, ..options };
         let metrics = Arc::new(Metrics::new().unwrap());
-        let consumer = Consumer::new(journal, ledger, Arc::new(LocalLimiter::new(0.0)), options, metrics, "test".into());
+        let consumer = Consumer::new(journal, ledger, limiter, options, metrics, "test".into());
         let cancel = CancellationToken::new();
         tokio::spawn(Arc::clone(&consumer).hold_claims(cancel.clone()));
         tokio::spawn(Arc::clone(&consumer).work(0, cancel.clone()));
@@ -82,7 +87,7 @@ impl World {
         assert_eq!(self.ledger.positions().await.unwrap()[0].next, next);
     }
 
-    async fn sequence_of(&self, name: &str) -> Option<i64> {
+    pub(super) async fn sequence_of(&self, name: &str) -> Option<i64> {
         self.ledger.issued(self.coupon, &user(name)).await.unwrap().map(|row| row.sequence)
     }
 }

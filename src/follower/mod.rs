@@ -4,6 +4,8 @@
 //! record it saw in the log; a "no" only while it is fresh: caught up with a high watermark fetched at most a second ago.
 
 mod barrier;
+#[cfg(test)]
+mod patience_tests;
 mod shard;
 mod start;
 #[cfg(test)]

@@ -9,18 +9,18 @@ use crate::domain::{Body, Discount, Status, encode, fingerprint, now_millis};
 use crate::journal::SqliteJournal;
 use crate::ledger::{Batch, CouponRow, DeadLetter, DeadLetterState, DeadWin, IssuedRow, Ledger, Move, SqliteLedger, TermsRow};
 
-struct World {
-    journal: Arc<SqliteJournal>,
-    ledger: SqliteLedger,
-    coupon: CouponId,
+pub(super) struct World {
+    pub(super) journal: Arc<SqliteJournal>,
+    pub(super) ledger: SqliteLedger,
+    pub(super) coupon: CouponId,
     dir: tempfile::TempDir,
 }
 
-fn user(name: &str) -> UserId {
+pub(super) fn user(name: &str) -> UserId {
     name.parse().unwrap()
 }
 
-fn terms(version: i64, total_quantity: i64, status: Status) -> Terms {
+pub(super) fn terms(version: i64, total_quantity: i64, status: Status) -> Terms {
     Terms {
         version,
         change_id: Uuid::new_v4(),
@@ -34,7 +34,7 @@ fn terms(version: i64, total_quantity: i64, status: Status) -> Terms {
     }
 }
 
-fn issue(name: &str) -> Body {
+pub(super) fn issue(name: &str) -> Body {
     Body::Issue { user_id: user(name), at: now_millis(), trace_id: String::new() }
 }
 
@@ -46,13 +46,13 @@ async fn open(dir: &Path) -> (Arc<SqliteJournal>, SqliteLedger) {
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (journal, ledger) = open(dir.path()).await;
         Self { journal, ledger, coupon: CouponId::random(), dir }
     }
 
-    async fn append(&self, body: &Body) {
+    pub(super) async fn append(&self, body: &Body) {
         self.journal.append(0, self.coupon, encode(body).unwrap()).await.unwrap();
     }
 
@@ -77,7 +77,7 @@ impl World {
     }
 
     /// Writes the first `to` records of the log, of which the first created the coupon and the second was won by alice.
-    async fn write_two(&self, status: Status) {
+    pub(super) async fn write_two(&self, status: Status) {
         let records = self.journal.fetch(0, 0, 1 << 20, Duration::ZERO).await.unwrap().records;
         let print = fingerprint(&records[1].key, &records[1].value);
         let terms = terms(1, 5, status);
@@ -92,7 +92,7 @@ impl World {
     }
 }
 
-fn soon() -> tokio::time::Instant {
+pub(super) fn soon() -> tokio::time::Instant {
     tokio::time::Instant::now() + Duration::from_secs(5)
 }
 

@@ -224,3 +224,68 @@ async fn outside_its_window_a_coupon_is_not_asked_for_in_the_log() {
         assert_eq!(world.records().await, before);
     }
 }
+
+/// Has no room for anybody.
+#[derive(Debug, Default)]
+struct FullGate {
+    asked: tokio::sync::Notify,
+}
+
+#[async_trait::async_trait]
+impl Gate for FullGate {
+    async fn admit(&self, _: Ask) -> Result<Verdict, crate::gate::Away> {
+        self.asked.notify_one();
+        Ok(Verdict::Full)
+    }
+
+    async fn members(&self, _: CouponId) -> Result<i64, crate::gate::Away> {
+        Ok(0)
+    }
+
+    async fn forget(&self, _: CouponId) -> Result<(), crate::gate::Away> {
+        Ok(())
+    }
+
+    fn reachable(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_at_a_full_gate_hears_what_the_log_makes_of_the_coupon() {
+    let world = World::new().await;
+    let _reading = world.read();
+    let gate = Arc::new(FullGate::default());
+    // Nothing but the log ends the wait before the deadline.
+    let options = Options { deadline: Duration::from_secs(30), full_wait: Duration::from_secs(3_600) };
+    let issuer = Issuer {
+        gate: Arc::clone(&gate) as Arc<dyn Gate>,
+        options,
+        follower: Arc::clone(&world.follower),
+        journal: Arc::clone(&world.issuer.journal),
+        fallback: LocalGate::new(),
+        ledger: Arc::clone(&world.issuer.ledger),
+        metrics: Arc::clone(&world.issuer.metrics),
+        look_ups: Semaphore::new(LOOK_UPS),
+    };
+    let issue = Body::Issue { user_id: user("alice"), at: now_millis(), trace_id: String::new() };
+    for (sold, status, no) in [
+        (true, Status::Open, IssueAnswer::SoldOut),
+        (false, Status::Paused, IssueAnswer::Paused),
+        (false, Status::Closed, IssueAnswer::Closed),
+    ] {
+        let coupon = world.create(1).await;
+        let happens = async {
+            gate.asked.notified().await;
+            if sold {
+                world.append(coupon, &issue).await;
+            } else {
+                let patch = TermsPatch { status: Some(status), ..TermsPatch::default() };
+                assert!(matches!(world.change(coupon, patch, None).await, ChangeAnswer::Done(_)));
+            }
+        };
+        let bob = user("bob");
+        let (answer, ()) = tokio::join!(issuer.issue(coupon, &bob, ""), happens);
+        assert_eq!(answer, no);
+    }
+}

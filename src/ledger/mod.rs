@@ -293,7 +293,7 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// State of the given coupons and users and positions of the given partitions, at one instant.
     async fn load(&self, partitions: &[Partition], wanted: &HashMap<CouponId, Vec<UserId>>) -> Result<Loaded, LedgerError>;
 
-    /// Writes a batch. A row refused for its data becomes a dead letter (found by writing the rows one by one under savepoints).
+    /// Writes a batch. A row refused for its data becomes a dead letter (found by halving the statement).
     async fn commit(&self, batch: &Batch) -> Result<Committed, LedgerError>;
 
     async fn positions(&self) -> Result<Vec<Position>, LedgerError>;

@@ -43,9 +43,6 @@ pub(super) enum Control {
     BeginRead,
     Commit,
     Rollback,
-    Savepoint,
-    ReleaseSavepoint,
-    RollbackToSavepoint,
 }
 
 /// The result of a statement, to be awaited.

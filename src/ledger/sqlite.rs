@@ -62,9 +62,6 @@ impl Session for SqliteSession {
                 let _ignored = self.run("ROLLBACK");
                 Ok(())
             }
-            Control::Savepoint => self.run("SAVEPOINT row_write"),
-            Control::ReleaseSavepoint => self.run("RELEASE SAVEPOINT row_write"),
-            Control::RollbackToSavepoint => self.run("ROLLBACK TO SAVEPOINT row_write; RELEASE SAVEPOINT row_write"),
         };
         Box::pin(ready(result))
     }

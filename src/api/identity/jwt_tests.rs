@@ -171,6 +171,15 @@ fn times_are_judged_with_a_small_leeway() {
 }
 
 #[test]
+fn a_large_token_is_not_even_read() {
+    let token = |padding: usize| sign(Algorithm::HS256, None, &json!({"sub": "alice", "exp": in_seconds(60), "x": "x".repeat(padding)}));
+    let (fits, large) = (token(5_900), token(6_200));
+    assert!(fits.len() < MAX_TOKEN_BYTES && large.len() > MAX_TOKEN_BYTES);
+    assert!(verifier(with_secret()).verify(&fits).is_ok());
+    assert_eq!(verifier(with_secret()).verify(&large), Err("the token is too large"));
+}
+
+#[test]
 fn claims_must_be_what_they_should() {
     let verifier = verifier(with_secret());
     for bad in [

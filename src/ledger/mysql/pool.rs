@@ -108,9 +108,6 @@ impl Session for MysqlSession {
                     self.broken |= result.is_err();
                     result
                 }
-                Control::Savepoint => self.run("SAVEPOINT row_write").await,
-                Control::ReleaseSavepoint => self.run("RELEASE SAVEPOINT row_write").await,
-                Control::RollbackToSavepoint => self.run("ROLLBACK TO SAVEPOINT row_write").await,
             }
         })
     }

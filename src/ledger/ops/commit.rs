@@ -112,7 +112,7 @@ async fn put_issued<S: Session>(session: &mut S, batch: &Batch, rows: Rows) -> R
         let pairs: Vec<(&IssuedRow, IssuedRaw)> = chunk.iter().copied().zip(raws).collect();
         let mut untried = vec![pairs.as_slice()];
         while let Some(part) = untried.pop() {
-            match guarded(session, part.iter().map(|(_, raw)| raw.clone()).collect()).await? {
+            match insert(session, part.iter().map(|(_, raw)| raw.clone()).collect()).await? {
                 None => committed.rows += part.len(),
                 Some(error) => {
                     if let [(row, _)] = part {
@@ -132,12 +132,11 @@ async fn put_issued<S: Session>(session: &mut S, batch: &Batch, rows: Rows) -> R
     Ok(committed)
 }
 
-/// Inserts under a savepoint; `Some`: the database refused the data, with its words, and nothing of the statement stays.
-async fn guarded<S: Session>(session: &mut S, raws: Vec<IssuedRaw>) -> Result<Option<String>, Fault> {
-    session.control(Control::Savepoint).await?;
+/// `Some`: the database refused the data, with its words. Nothing of a failed statement stays, and the transaction goes on.
+async fn insert<S: Session>(session: &mut S, raws: Vec<IssuedRaw>) -> Result<Option<String>, Fault> {
     match session.execute(diesel::insert_into(issued_coupons::table).values(raws)).await {
-        Ok(_) => session.control(Control::ReleaseSavepoint).await.map(|()| None),
-        Err(Fault::Data(error)) => session.control(Control::RollbackToSavepoint).await.map(|()| Some(error)),
+        Ok(_) => Ok(None),
+        Err(Fault::Data(error)) => Ok(Some(error)),
         Err(fault) => Err(fault),
     }
 }

@@ -72,9 +72,6 @@ async fn replay_within<S: Session>(session: &mut S, id: i64) -> Result<ReplayOut
     let Some(letter) = get(session, id).await? else {
         return Ok(ReplayOutcome::NotFound);
     };
-    if letter.state != DeadLetterState::Open {
-        return Ok(ReplayOutcome::State(letter.state));
-    }
     let Some(win) = letter.win else { return Ok(ReplayOutcome::NotAWin) };
     if !leave_open(session, id, DeadLetterState::Replayed).await? {
         let now = get(session, id).await?;
@@ -102,11 +99,9 @@ pub(in crate::ledger) async fn abandon<S: Session>(session: &mut S, id: i64) -> 
 
 async fn abandon_within<S: Session>(session: &mut S, id: i64) -> Result<Option<DeadLetter>, Fault> {
     let Some(letter) = get(session, id).await? else { return Ok(None) };
-    if letter.state != DeadLetterState::Open {
-        return Ok(Some(letter));
-    }
     let to = if letter.win.is_some() { DeadLetterState::Abandoning } else { DeadLetterState::Abandoned };
-    leave_open(session, id, to).await?;
-    kill_point("ledger.abandon.marked");
+    if leave_open(session, id, to).await? {
+        kill_point("ledger.abandon.marked");
+    }
     get(session, id).await
 }

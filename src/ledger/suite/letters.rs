@@ -44,6 +44,21 @@ pub(super) async fn a_refused_row_becomes_a_dead_letter(bench: Arc<Bench>) {
     assert_eq!(bench.ledger.self_check().await.unwrap(), Vec::new());
 }
 
+/// The rows before a refused one in its statement are neither lost nor written twice.
+pub(super) async fn a_refused_row_takes_nothing_with_it(bench: Arc<Bench>) {
+    bench.poison().await;
+    let coupon = CouponId::random();
+    let mut everybody = names("u", 0..7);
+    everybody[2] = "poison".to_owned();
+    assert_eq!(bench.ledger.commit(&wins(coupon, 10, 0, &everybody)).await.unwrap().rows, 6);
+    let view = bench.ledger.audit_view(0, Some(coupon), usize::MAX).await.unwrap().unwrap();
+    let mut written: Vec<_> = view.issued.iter().map(|row| (row.sequence, row.user.as_str().to_owned())).collect();
+    written.sort();
+    let expected: Vec<_> = (1..).zip(everybody).filter(|(sequence, _)| *sequence != 3).collect();
+    assert_eq!(written, expected);
+    assert_eq!(only_letter(&bench).await.log_offset, 2);
+}
+
 pub(super) async fn a_replay_writes_the_kept_sequence(bench: Arc<Bench>) {
     let coupon = poisoned(&bench).await;
     let id = only_letter(&bench).await.id;

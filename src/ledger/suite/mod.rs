@@ -5,6 +5,7 @@
 mod cases;
 mod letters;
 mod maintenance;
+mod sessions;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -188,6 +189,7 @@ on_every_database!(
     cases::guards_fire(migrated),
     cases::a_users_coupons_come_newest_first(migrated),
     letters::a_refused_row_becomes_a_dead_letter(migrated),
+    letters::a_refused_row_takes_nothing_with_it(migrated),
     letters::a_replay_writes_the_kept_sequence(migrated),
     letters::a_replay_that_comes_second_does_nothing(migrated),
     letters::an_abandoned_win_is_revoked_by_the_commit(migrated),
