@@ -7,8 +7,12 @@ use std::sync::Arc;
 
 pub const BROKERS: [&str; 3] = ["kafka", "kafka-2", "kafka-3"];
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Ports that are free and differ from one another.
+fn free_ports() -> impl Iterator<Item = u16> {
+    // All taken before the first is given back, or one could come twice.
+    let taken: Vec<_> = (0..16).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let ports: Vec<u16> = taken.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+    ports.into_iter()
 }
 
 pub fn signal(pid: u32, signal: &str) {
@@ -40,6 +44,8 @@ impl Stack {
             // On a machine that does much else a broker was seen to need more than the usual minute and a half.
             ("STACK_WAIT_SECONDS".to_owned(), "300".to_owned()),
         ]);
+        let mut free = free_ports();
+        let mut free_port = || free.next().unwrap();
         env.insert("STACK_MYSQL_PORT".to_owned(), free_port().to_string());
         let mut brokers = Vec::new();
         for infix in ["", "2_", "3_"] {
