@@ -13,6 +13,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio_util::bytes::BytesMut;
 
 use super::super::JournalError;
 use super::access::{Access, Stream};
@@ -47,6 +48,9 @@ pub struct Wire {
     stream: BufReader<Box<dyn Stream>>,
     client_id: StrBytes,
     correlation: i32,
+    /// Kept from call to call: the allocator tidies up whenever so large a piece is given back.
+    frame: Vec<u8>,
+    answer: BytesMut,
 }
 
 impl fmt::Debug for Wire {
@@ -72,7 +76,7 @@ pub fn check(what: &str, code: i16) -> Result<(), JournalError> {
 
 impl Wire {
     pub fn new(stream: Box<dyn Stream>, client_id: &str) -> Self {
-        Self { stream: BufReader::new(stream), client_id: text(client_id), correlation: 0 }
+        Self { stream: BufReader::new(stream), client_id: text(client_id), correlation: 0, frame: Vec::new(), answer: BytesMut::new() }
     }
 
     /// A connection to the first broker that lets us in: all are tried at once, for one that is silent must not keep the others waiting.
@@ -95,19 +99,26 @@ impl Wire {
             .with_request_api_version(version)
             .with_correlation_id(self.correlation)
             .with_client_id(Some(self.client_id.clone()));
-        let mut frame = vec![0; 4];
-        header.encode(&mut frame, R::header_version(version)).map_err(|error| failed(&error))?;
-        request.encode(&mut frame, version).map_err(|error| failed(&error))?;
-        let length = i32::try_from(frame.len() - 4).map_err(|error| failed(&error))?;
-        frame[..4].copy_from_slice(&length.to_be_bytes());
-        self.stream.write_all(&frame).await.map_err(cut)?;
+        self.frame.clear();
+        self.frame.extend([0; 4]);
+        header.encode(&mut self.frame, R::header_version(version)).map_err(|error| failed(&error))?;
+        request.encode(&mut self.frame, version).map_err(|error| failed(&error))?;
+        let length = i32::try_from(self.frame.len() - 4).map_err(|error| failed(&error))?;
+        self.frame[..4].copy_from_slice(&length.to_be_bytes());
+        self.stream.write_all(&self.frame).await.map_err(cut)?;
         self.stream.flush().await.map_err(cut)?;
         let length = self.stream.read_i32().await.map_err(cut)?;
         let length = usize::try_from(length).ok().filter(|length| *length <= MAX_ANSWER);
         let length = length.ok_or_else(|| failed(&"not an answer of kafka: does this listener want tls?"))?;
-        let mut answer = vec![0; length];
-        self.stream.read_exact(&mut answer).await.map_err(cut)?;
-        let mut answer = tokio_util::bytes::Bytes::from(answer);
+        self.answer.clear();
+        self.answer.reserve(length);
+        while self.answer.len() < length {
+            let missing = length - self.answer.len();
+            if (&mut self.stream).take(missing as u64).read_buf(&mut self.answer).await.map_err(cut)? == 0 {
+                return Err(cut(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+        let mut answer = self.answer.split().freeze();
         let header = ResponseHeader::decode(&mut answer, R::Response::header_version(version)).map_err(|error| failed(&error))?;
         if header.correlation_id != self.correlation {
             return Err(failed(&"the answer belongs to another request"));
