@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
+use crate::domain::testing::user;
 use crate::domain::{Discount, Status, TermsDraft, TermsPatch};
 use crate::follower;
 use crate::journal::SqliteJournal;
@@ -17,10 +18,6 @@ struct World {
     follower: Arc<Follower>,
     issuer: Arc<Issuer>,
     _dir: tempfile::TempDir,
-}
-
-fn user(name: &str) -> UserId {
-    name.parse().unwrap()
 }
 
 fn draft(total_quantity: i64) -> TermsDraft {
