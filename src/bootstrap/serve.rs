@@ -70,10 +70,7 @@ pub async fn serve(config: Config) -> anyhow::Result<Outcome> {
         gauges.pool_connections.with_label_values(&["open"]).set(i64::from(open));
         gauges.gate_reachable.set(i64::from(gate.reachable()));
     });
-    let journal = Arc::clone(&parts.journal);
-    let supervisor = supervisor
-        .on_shutdown("journal", config.kafka.append_timeout() + Duration::from_secs(1), async move { journal.close().await })
-        .on_shutdown("ops", Duration::from_secs(1), async move { ops_handle.stop(false).await });
+    let supervisor = supervisor.on_shutdown("ops", Duration::from_secs(1), async move { ops_handle.stop(false).await });
     let ready = async {
         if follower.is_some() {
             parts.journal.warm().await;

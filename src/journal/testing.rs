@@ -100,10 +100,6 @@ impl Journal for Moody {
     async fn copy_dead_letter(&self, key: Vec<u8>, value: Vec<u8>) -> Result<(), JournalError> {
         self.journal.copy_dead_letter(key, value).await
     }
-
-    async fn close(&self) {
-        self.journal.close().await;
-    }
 }
 
 /// Journals of one partition side by side, as one journal.
@@ -140,11 +136,5 @@ impl Journal for SideBySide {
 
     async fn copy_dead_letter(&self, _key: Vec<u8>, _value: Vec<u8>) -> Result<(), JournalError> {
         Ok(())
-    }
-
-    async fn close(&self) {
-        for journal in &self.0 {
-            journal.close().await;
-        }
     }
 }

@@ -38,8 +38,9 @@ impl Abandon for Abandoner {
     }
 }
 
-/// Ends the start, and waits until everything readiness depends on is there. An API has then read every partition up to its end: heard of
-/// in one alone, it would answer for the others from what the ledger knew.
+/// Ends the start, and waits until everything readiness depends on is there.
+///
+/// An API has then read every partition up to its end: hearing from one alone, it would know of the others what the ledger knew.
 ///
 /// # Errors
 /// The journal was closed.
