@@ -40,9 +40,15 @@ fn issuer() -> Arc<Issuer> {
 
 pub(super) const LETTERS: i64 = 4;
 
-/// Letters 1 to 4, in the states of their order; 5 is unreadable to the ledger.
+/// An open one that holds no win; not among those listed.
+pub(super) const NOT_A_WIN: i64 = 6;
+
+/// Letters 1 to 4, in the states of their order, the last without a win; 5 is unreadable to the ledger.
 pub(super) fn letter(id: i64) -> Option<DeadLetter> {
-    let state = *DeadLetterState::ALL.get(usize::try_from(id - 1).ok()?)?;
+    let state = match id {
+        NOT_A_WIN => DeadLetterState::Open,
+        _ => *DeadLetterState::ALL.get(usize::try_from(id - 1).ok()?)?,
+    };
     let win = DeadWin {
         coupon: "7f9c24e8-3b12-4fef-91e0-cf0f6e9f4d2a".parse().unwrap(),
         user: "alice".parse().unwrap(),
@@ -53,7 +59,7 @@ pub(super) fn letter(id: i64) -> Option<DeadLetter> {
         id,
         partition: 7,
         log_offset: 100 + id,
-        win: (id != 2).then_some(win),
+        win: (id != 4 && id != NOT_A_WIN).then_some(win),
         error: "data too long".to_owned(),
         key: b"key".to_vec(),
         value: b"{}".to_vec(),
@@ -97,7 +103,7 @@ impl Ledger for FakeLedger {
     async fn replay(&self, id: i64) -> Result<ReplayOutcome, LedgerError> {
         Ok(match letter(id) {
             None => ReplayOutcome::NotFound,
-            Some(letter) if letter.win.is_none() => ReplayOutcome::NotAWin,
+            Some(letter) if letter.state == DeadLetterState::Open && letter.win.is_none() => ReplayOutcome::NotAWin,
             Some(letter) if letter.state == DeadLetterState::Open => ReplayOutcome::Replayed,
             Some(letter) => ReplayOutcome::State(letter.state),
         })

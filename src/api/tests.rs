@@ -9,7 +9,7 @@ use actix_web::web;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
-use super::testing::{app_with, json_of};
+use super::testing::{NOT_A_WIN, app_with, json_of};
 use super::*;
 
 const COUPON_ID: &str = "7f9c24e8-3b12-4fef-91e0-cf0f6e9f4d2a";
@@ -221,10 +221,15 @@ async fn dead_letters_are_listed_and_shown() {
 
 #[actix_web::test]
 async fn replay_and_abandon_answer_by_state() {
-    // 1 open, 2 abandoning and no win, 3 replayed, 4 abandoned, 5 not answered, 9 absent
-    for (id, replay, abandon) in
-        [(1, "", "UNAVAILABLE"), (2, "NOT_A_WIN", ""), (3, "", "STATE"), (4, "STATE", ""), (9, "NOT_FOUND", "NOT_FOUND")]
-    {
+    // 1 open, 2 abandoning, 3 replayed, 4 abandoned and no win, 5 not answered, 6 open and no win, 9 absent
+    for (id, replay, abandon) in [
+        (1, "", "UNAVAILABLE"),
+        (2, "STATE", ""),
+        (3, "", "STATE"),
+        (4, "STATE", ""),
+        (NOT_A_WIN, "NOT_A_WIN", "UNAVAILABLE"),
+        (9, "NOT_FOUND", "NOT_FOUND"),
+    ] {
         for (verb, code) in [("replay", replay), ("abandon", abandon)] {
             let (status, body) = call_json(admin(Method::POST, &format!("/api/v1/admin/dead-letters/{id}/{verb}"))).await;
             assert_eq!(body["code"].as_str().unwrap_or_default(), code, "{verb} {id}");

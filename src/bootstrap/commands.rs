@@ -124,7 +124,6 @@ impl<'a> Settling<'a> {
             .await
             .context("failed to append the revocation: run the command again")?;
         kill_point("abandon.revoke.after");
-        journal.close().await;
         for _ in 0..50 {
             tokio::time::sleep(Duration::from_millis(200)).await;
             let now = self.ledger.dead_letter(id).await.context("failed to read the dead letter")?;

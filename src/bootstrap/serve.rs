@@ -14,7 +14,7 @@ use crate::consumer::{self, Consumer};
 use crate::domain::Partition;
 use crate::follower::{self, Follower};
 use crate::issuer::{self, Issuer};
-use crate::roles::service::{Abandoner, close_ended, unload_over};
+use crate::roles::service::{Abandoner, close_ended, unload_over, until_ready};
 use crate::roles::{Outcome, Supervisor, Systemd};
 use crate::telemetry::{Health, Metrics, ops};
 
@@ -70,19 +70,12 @@ pub async fn serve(config: Config) -> anyhow::Result<Outcome> {
         gauges.pool_connections.with_label_values(&["open"]).set(i64::from(open));
         gauges.gate_reachable.set(i64::from(gate.reachable()));
     });
-    let journal = Arc::clone(&parts.journal);
-    let supervisor = supervisor
-        .on_shutdown("journal", config.kafka.append_timeout() + Duration::from_secs(1), async move { journal.close().await })
-        .on_shutdown("ops", Duration::from_secs(1), async move { ops_handle.stop(false).await });
+    let supervisor = supervisor.on_shutdown("ops", Duration::from_secs(1), async move { ops_handle.stop(false).await });
     let ready = async {
-        if let Some(follower) = &follower {
+        if follower.is_some() {
             parts.journal.warm().await;
-            follower.caught_up().await.context("failed to read up to the journal's end")?;
         }
-        start.set(true, "done");
-        while !health.is_ready() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until_ready(follower.as_deref(), &start, &health).await.context("failed to read up to the journal's end")?;
         if follower.is_some() {
             say_what_next(&config);
         }

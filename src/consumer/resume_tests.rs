@@ -2,9 +2,10 @@
 
 use async_trait::async_trait;
 
-use super::tests::{World, user};
+use super::tests::World;
 use super::*;
-use crate::domain::{Body, fingerprint};
+use crate::domain::testing::{terms, user};
+use crate::domain::{Body, Status, fingerprint};
 use crate::journal::testing::{Mood, Moody};
 use crate::ledger::{Batch, Move, SqliteLedger};
 use limiter::{Grant, Limiter, LocalLimiter};
@@ -59,7 +60,8 @@ async fn what_another_owner_left_of_a_batch_is_drained() {
     let world = World::new().await;
     let records = world.journal.fetch(0, 0, 1 << 20, Duration::ZERO).await.unwrap().records;
     let fingerprint = fingerprint(&records[0].key, &records[0].value);
-    let coupon = crate::ledger::CouponRow { coupon: world.coupon, partition: 0, terms: super::tests::terms(), issued: 0, next_sequence: 1 };
+    let coupon =
+        crate::ledger::CouponRow { coupon: world.coupon, partition: 0, terms: terms(1, 5, Status::Open), issued: 0, next_sequence: 1 };
     let theirs = Batch { moves: vec![Move { partition: 0, from: 0, to: 1, fingerprint }], coupons: vec![coupon], ..Batch::default() };
     let limiter = Arc::new(Overtaken { ledger: Arc::clone(&world.ledger), first: Mutex::new(Some(theirs)) });
     let journal = Arc::clone(&world.journal) as Arc<dyn Journal>;

@@ -1,10 +1,10 @@
 //! The consumer on a real journal and a real ledger, both SQLite: what it must not go on from.
 
 use tokio_util::sync::DropGuard;
-use uuid::Uuid;
 
 use super::*;
-use crate::domain::{Body, CouponId, Discount, Status, Terms, UserId};
+use crate::domain::testing::{terms, user};
+use crate::domain::{Body, CouponId, Status};
 use crate::journal::SqliteJournal;
 use crate::ledger::{Batch, CouponRow, IssuedRow, Move, SqliteLedger};
 use limiter::LocalLimiter;
@@ -16,24 +16,6 @@ pub(super) struct World {
     dir: tempfile::TempDir,
 }
 
-pub(super) fn user(name: &str) -> UserId {
-    name.parse().unwrap()
-}
-
-pub(super) fn terms() -> Terms {
-    Terms {
-        version: 1,
-        change_id: Uuid::from_u128(1),
-        name: "coupon".into(),
-        kind: "FIRST_COME".into(),
-        discount: Discount::Fixed(1),
-        total_quantity: 5,
-        opens_at: None,
-        closes_at: None,
-        status: Status::Open,
-    }
-}
-
 impl World {
     /// The log: the coupon's terms, then alice, then bob.
     pub(super) async fn new() -> Self {
@@ -43,7 +25,7 @@ impl World {
         ledger.migrate().await.unwrap();
         ledger.fix_partitions(1).await.unwrap();
         let world = Self { journal, ledger, coupon: CouponId::random(), dir };
-        world.append(encode(&Body::Terms(terms())).unwrap()).await;
+        world.append(encode(&Body::Terms(terms(1, 5, Status::Open))).unwrap()).await;
         world.ask("alice").await;
         world.ask("bob").await;
         world
@@ -129,7 +111,7 @@ async fn a_log_that_is_not_the_ledgers_is_not_drained() {
 async fn a_guard_that_fires_stops_the_drain() {
     let world = World::new().await;
     let row = IssuedRow { coupon: world.coupon, user: user("thief"), sequence: 2, log_offset: 0, requested_at: 1, issued_at: 0 };
-    let coupon = CouponRow { coupon: world.coupon, partition: 0, terms: terms(), issued: 0, next_sequence: 1 };
+    let coupon = CouponRow { coupon: world.coupon, partition: 0, terms: terms(1, 5, Status::Open), issued: 0, next_sequence: 1 };
     world.ledger.commit(&Batch { issued: vec![row], coupons: vec![coupon], ..Batch::default() }).await.unwrap();
     world.stops_before(0, "UNIQUE").await;
     assert_eq!(world.sequence_of("alice").await, None, "all of the batch or nothing");

@@ -8,6 +8,8 @@ mod record;
 mod roster;
 mod terms;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use ids::{BadCouponId, BadUserId, CouponId, EpochMillis, Offset, Partition, Sequence, UserId, issue_id, now_millis, partition_of};

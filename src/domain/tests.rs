@@ -4,26 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 use serde::Deserialize;
-use uuid::Uuid;
 
+use super::testing::terms;
 use super::*;
 
 fn user(number: u8) -> UserId {
     format!("user-{number}").parse().unwrap()
-}
-
-fn terms(version: i64, total_quantity: i64, status: Status) -> Terms {
-    Terms {
-        version,
-        change_id: Uuid::from_u128(u128::from(version.unsigned_abs())),
-        name: "coupon".into(),
-        kind: "FIRST_COME".into(),
-        discount: Discount::Percentage(10),
-        total_quantity,
-        opens_at: None,
-        closes_at: None,
-        status,
-    }
 }
 
 fn issue(user_id: UserId) -> Body {

@@ -2,8 +2,9 @@
 
 use tokio_util::sync::DropGuard;
 
-use super::tests::{World, issue, soon, terms, user};
+use super::tests::{World, issue, soon};
 use super::*;
+use crate::domain::testing::{terms, user};
 use crate::domain::{Body, Status};
 use crate::journal::testing::{Mood, Moody};
 use crate::ledger::{Batch, CouponRow, Ledger, Move, RevocationRow};

@@ -5,7 +5,8 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::domain::{Body, Discount, Status, encode, fingerprint, now_millis};
+use crate::domain::testing::{terms, user};
+use crate::domain::{Body, Status, encode, fingerprint, now_millis};
 use crate::journal::SqliteJournal;
 use crate::ledger::{Batch, CouponRow, DeadLetter, DeadLetterState, DeadWin, IssuedRow, Ledger, Move, SqliteLedger, TermsRow};
 
@@ -14,24 +15,6 @@ pub(super) struct World {
     pub(super) ledger: SqliteLedger,
     pub(super) coupon: CouponId,
     dir: tempfile::TempDir,
-}
-
-pub(super) fn user(name: &str) -> UserId {
-    name.parse().unwrap()
-}
-
-pub(super) fn terms(version: i64, total_quantity: i64, status: Status) -> Terms {
-    Terms {
-        version,
-        change_id: Uuid::new_v4(),
-        name: "coupon".into(),
-        kind: "FIRST_COME".into(),
-        discount: Discount::Fixed(1),
-        total_quantity,
-        opens_at: None,
-        closes_at: None,
-        status,
-    }
 }
 
 pub(super) fn issue(name: &str) -> Body {
@@ -260,7 +243,7 @@ async fn when_the_first_to_wait_gives_up_the_others_begin_anew() {
 async fn of_two_changes_to_one_version_the_second_hears_that_it_did_not_apply() {
     let world = World::new().await;
     let (follower, _tailing) = world.tail().await;
-    let (one, two) = (terms(1, 5, Status::Open), terms(1, 9, Status::Open));
+    let (one, two) = (terms(1, 5, Status::Open), Terms { change_id: Uuid::from_u128(2), ..terms(1, 9, Status::Open) });
     let mut waits = [&one, &two].map(|terms| follower.wait_for_change(world.coupon, terms.change_id));
     world.append(&Body::Terms(one)).await;
     world.append(&Body::Terms(two)).await;

@@ -61,7 +61,7 @@ pub enum JournalError {
     /// The answer skipped offsets, or the log is not what it was: never go on silently.
     #[error("the journal is damaged: {0}")]
     Damaged(String),
-    /// Shutting down: nothing was sent.
+    /// The writer has ended: nothing was sent.
     #[error("the journal is closed")]
     Closed,
 }
@@ -105,7 +105,4 @@ pub trait Journal: Send + Sync + std::fmt::Debug {
 
     /// Makes the connections that appends need, so that the first records do not wait for them. Bounded; does nothing where there are none.
     async fn warm(&self) {}
-
-    /// Takes no more appends and waits for those queued; bounded by the append deadline.
-    async fn close(&self);
 }

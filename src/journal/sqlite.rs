@@ -53,10 +53,10 @@ struct Append {
 
 /// A journal in an SQLite file, for a single process: one partition, group commit.
 ///
-/// Dropping it lets the writer finish what is queued in the background; [`Journal::close`] waits for that.
+/// Dropping it lets the writer finish what is queued in the background.
 #[derive(Debug)]
 pub struct SqliteJournal {
-    queue: Mutex<Option<mpsc::Sender<Append>>>,
+    queue: mpsc::Sender<Append>,
     /// The end as the writer last saw it: wakes waiting fetches. Closes when the writer has ended.
     end: watch::Receiver<Offset>,
     readers: Arc<Readers>,
@@ -81,7 +81,7 @@ impl SqliteJournal {
             .name("journal-writer".into())
             .spawn(move || writer.run(appends))
             .map_err(|error| unknown("cannot start the journal's writer", &error))?;
-        Ok(Self { queue: Mutex::new(Some(queue)), end, readers })
+        Ok(Self { queue, end, readers })
     }
 }
 
@@ -279,13 +279,10 @@ impl Journal for SqliteJournal {
     async fn append(&self, partition: Partition, coupon: CouponId, value: Vec<u8>) -> Result<(), JournalError> {
         check(partition)?;
         let (done, answer) = oneshot::channel();
-        match &*lock(&self.queue) {
-            None => return Err(JournalError::Closed),
-            Some(queue) => queue.try_send(Append { coupon, value, done }).map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => JournalError::Overloaded,
-                mpsc::error::TrySendError::Closed(_) => JournalError::Closed,
-            })?,
-        }
+        self.queue.try_send(Append { coupon, value, done }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => JournalError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => JournalError::Closed,
+        })?;
         match tokio::time::timeout(DEADLINE, answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(JournalError::Unknown("the writer ended".into())),
@@ -326,15 +323,6 @@ impl Journal for SqliteJournal {
     async fn copy_dead_letter(&self, _key: Vec<u8>, _value: Vec<u8>) -> Result<(), JournalError> {
         Ok(())
     }
-
-    async fn close(&self) {
-        drop(lock(&self.queue).take());
-        let mut end = self.end.clone();
-        let drained = tokio::time::timeout(DEADLINE, async { while end.changed().await.is_ok() {} }).await;
-        if drained.is_err() {
-            tracing::warn!("journal closed with appends still waiting");
-        }
-    }
 }
 
 #[cfg(test)]
@@ -361,7 +349,6 @@ mod tests {
         for number in 0..10_u8 {
             journal.append(0, coupon, vec![number]).await.unwrap();
         }
-        journal.close().await;
         drop(journal);
         let journal = SqliteJournal::open(&folder.path().join("journal.db")).unwrap();
         assert_eq!(journal.bounds(0).await.unwrap(), Bounds { begin: 0, end: 10 });

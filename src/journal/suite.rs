@@ -24,7 +24,6 @@ pub async fn run(journal: &dyn Journal) {
     lands_exactly_what_it_acknowledges(journal).await;
     refuses_an_unknown_partition(journal).await;
     tools_are_told(journal).await;
-    takes_nothing_once_closed(journal).await;
 }
 
 async fn end(journal: &dyn Journal, partition: Partition) -> Offset {
@@ -181,15 +180,4 @@ async fn refuses_an_unknown_partition(journal: &dyn Journal) {
 async fn tools_are_told(journal: &dyn Journal) {
     journal.report_progress(&[(0, 1)]).await.unwrap();
     journal.copy_dead_letter(b"key".to_vec(), b"value".to_vec()).await.unwrap();
-}
-
-async fn takes_nothing_once_closed(journal: &dyn Journal) {
-    let partition = journal.partitions() - 1;
-    let from = end(journal, partition).await;
-    journal.append(partition, CouponId::random(), b"last".to_vec()).await.unwrap();
-    let started = Instant::now();
-    journal.close().await;
-    assert!(started.elapsed() < Duration::from_secs(2));
-    assert!(matches!(journal.append(partition, CouponId::random(), vec![1]).await, Err(JournalError::Closed)));
-    assert_eq!(end(journal, partition).await, from + 1);
 }

@@ -9,8 +9,10 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Abandon;
 use crate::follower::Follower;
 use crate::issuer::{Issuer, Unavailable};
+use crate::journal::JournalError;
 use crate::kill_point::kill_point;
 use crate::ledger::{DeadLetter, DeadLetterState, Ledger};
+use crate::telemetry::{Condition, Health};
 
 /// Abandons dead letters: the state in the ledger, the revoke in the log.
 #[derive(Debug)]
@@ -34,6 +36,23 @@ impl Abandon for Abandoner {
         }
         Ok(Some(letter))
     }
+}
+
+/// Ends the start, and waits until everything readiness depends on is there.
+///
+/// An API has then read every partition up to its end: hearing from one alone, it would know of the others what the ledger knew.
+///
+/// # Errors
+/// The journal was closed.
+pub async fn until_ready(follower: Option<&Follower>, start: &Condition, health: &Health) -> Result<(), JournalError> {
+    if let Some(follower) = follower {
+        follower.caught_up().await?;
+    }
+    start.set(true, "done");
+    while !health.is_ready() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 /// Unloads coupons that are over and tells the gates to forget them; until cancelled.
@@ -66,3 +85,7 @@ pub async fn close_ended(issuer: Arc<Issuer>, cancel: CancellationToken) {
         issuer.close_ended().await;
     }
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

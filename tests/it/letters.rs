@@ -236,6 +236,10 @@ async fn an_unreadable_message_can_only_be_abandoned(parts: Parts) {
     assert_eq!((status, &body["state"]), (200, &json!("abandoned")), "{body}");
     assert!(command.status.success() && text(&command.stdout).contains(&format!("dead letter {id}: abandoned")), "{command:?}");
     assert_eq!(admin.http(&id, "abandon").await.0, 200);
+    let (status, body) = admin.http(&id, "replay").await;
+    assert_eq!((status, &body["code"], &body["state"]), (409, &json!("STATE"), &json!("abandoned")), "{body}");
+    let command = admin.command("replay", [id.as_str()]).await;
+    assert!(command.status.code() == Some(1) && text(&command.stderr).contains("is abandoned, not open"), "{command:?}");
     assert_eq!(ask(&deployment.http, &service.api, &coupon, "a").await.result, "ACCEPTED", "its neighbours are served");
     deployment.settles(&coupon, 1).await;
 }

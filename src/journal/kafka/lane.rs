@@ -1,13 +1,12 @@
 //! The ways in: a bounded queue to each broker, and workers that batch by taking what waits for any of its partitions.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::super::JournalError;
 use super::cluster::{Broker, Cluster, NOBODY, timed};
@@ -40,7 +39,6 @@ struct State {
     starting: usize,
     /// Requests without an answer yet.
     flying: usize,
-    closed: bool,
 }
 
 impl State {
@@ -80,8 +78,6 @@ pub struct Lanes {
     by_broker: Mutex<HashMap<Broker, Arc<Lane>>>,
     /// Items in all queues.
     waiting: AtomicUsize,
-    closed: AtomicBool,
-    tasks: TaskTracker,
     stop: CancellationToken,
     this: Weak<Self>,
 }
@@ -93,17 +89,9 @@ impl std::fmt::Debug for Lanes {
 }
 
 impl Lanes {
-    /// The workers end with `stop`; `tasks` counts them.
-    pub fn new(cluster: Arc<Cluster>, tasks: TaskTracker, stop: CancellationToken) -> Arc<Self> {
-        Arc::new_cyclic(|this| Self {
-            cluster,
-            by_broker: Mutex::default(),
-            waiting: AtomicUsize::new(0),
-            closed: AtomicBool::new(false),
-            tasks,
-            stop,
-            this: Weak::clone(this),
-        })
+    /// The workers end with `stop`.
+    pub fn new(cluster: Arc<Cluster>, stop: CancellationToken) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self { cluster, by_broker: Mutex::default(), waiting: AtomicUsize::new(0), stop, this: Weak::clone(this) })
     }
 
     /// Queues one record; the answer comes when its batch is acknowledged or failed.
@@ -112,9 +100,6 @@ impl Lanes {
         partition: Partition,
         record: records::KeyValue,
     ) -> Result<oneshot::Receiver<Result<(), JournalError>>, JournalError> {
-        if self.closed.load(Ordering::Relaxed) {
-            return Err(JournalError::Closed);
-        }
         if self.waiting.load(Ordering::Relaxed) >= QUEUE {
             self.all().iter().for_each(|lane| lane.expire());
             if self.waiting.load(Ordering::Relaxed) >= QUEUE {
@@ -123,32 +108,23 @@ impl Lanes {
         }
         let (done, answer) = oneshot::channel();
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        let queued = self.queue(Item { partition, record, queued: Instant::now(), done });
-        queued.map(|()| answer)
+        self.queue(Item { partition, record, queued: Instant::now(), done });
+        Ok(answer)
     }
 
     /// Once more, to whoever leads the partition now.
     pub fn again(&self, item: Item) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        // Refused only when closing: its answer is then that nobody answered.
-        let _ignored = self.queue(item);
+        self.queue(item);
     }
 
     /// Puts a counted item on the way to its partition's leader.
-    fn queue(&self, item: Item) -> Result<(), JournalError> {
-        let lane = self.lane(self.cluster.leaders().of(item.partition));
-        let outcome = lane.push(item);
-        if outcome.is_err() {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-        }
-        outcome
+    fn queue(&self, item: Item) {
+        self.lane(self.cluster.leaders().of(item.partition)).push(item);
     }
 
     fn lane(&self, broker: Broker) -> Arc<Lane> {
-        let make = || {
-            let state = State { closed: self.closed.load(Ordering::Relaxed), ..State::default() };
-            Arc::new(Lane { lanes: Weak::clone(&self.this), broker, state: Mutex::new(state), wake: Notify::new() })
-        };
+        let make = || Arc::new(Lane { lanes: Weak::clone(&self.this), broker, state: Mutex::default(), wake: Notify::new() });
         Arc::clone(lock(&self.by_broker).entry(broker).or_insert_with(make))
     }
 
@@ -169,8 +145,7 @@ impl Lanes {
                 strays
             };
             for item in strays {
-                // Refused only when closing: its answer is then that nobody answered.
-                let _ignored = self.queue(item);
+                self.queue(item);
             }
         }
     }
@@ -183,7 +158,7 @@ impl Lanes {
         for lane in brokers.into_iter().filter(|broker| *broker != NOBODY).map(|broker| self.lane(broker)) {
             {
                 let mut state = lock(&lane.state);
-                if state.closed || state.workers > 0 {
+                if state.workers > 0 {
                     continue;
                 }
                 state.workers += 1;
@@ -198,15 +173,9 @@ impl Lanes {
         self.all().iter().all(|lane| lock(&lane.state).starting == 0)
     }
 
-    /// Takes nothing from now on; workers end when all is sent.
-    pub fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
-        for lane in self.all() {
-            lock(&lane.state).closed = true;
-            lane.wake.notify_waiters();
-            // For a worker between its look at the queue and its wait.
-            lane.wake.notify_one();
-        }
+    #[cfg(test)]
+    pub fn workers(&self) -> usize {
+        self.all().iter().map(|lane| lock(&lane.state).workers).sum()
     }
 }
 
@@ -254,7 +223,8 @@ impl Drop for Seat {
             let grow = {
                 let mut state = lock(&lane.state);
                 self.release(&mut state);
-                state.grow()
+                // Dropped otherwise, the runtime ends: a successor would be dropped at once, and its successor.
+                std::thread::panicking() && state.grow()
             };
             if grow {
                 lane.spawn();
@@ -265,12 +235,9 @@ impl Drop for Seat {
 }
 
 impl Lane {
-    fn push(self: &Arc<Self>, item: Item) -> Result<(), JournalError> {
+    fn push(self: &Arc<Self>, item: Item) {
         let (grow, wake) = {
             let mut state = lock(&self.state);
-            if state.closed {
-                return Err(JournalError::Closed);
-            }
             state.push(item);
             // The first to wait behind a request in flight wakes a worker to see whether that one stalls.
             (self.broker != NOBODY && state.grow(), state.queue.len() == 1 || state.may_fly())
@@ -280,21 +247,20 @@ impl Lane {
         } else if wake {
             self.wake.notify_one();
         }
-        Ok(())
     }
 
     fn spawn(self: &Arc<Self>) {
         let seat = Seat { lane: Arc::clone(self), starting: true, flying: false, released: false };
         let Some(lanes) = self.lanes.upgrade() else { return };
         let runtime = lanes.cluster.runtime().clone();
-        let (tasks, stop) = (lanes.tasks.clone(), lanes.stop.clone());
+        let stop = lanes.stop.clone();
         let working = async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = work(lanes, seat) => {}
             }
         };
-        tasks.spawn_on(working, &runtime);
+        runtime.spawn(working);
     }
 
     /// The next batch; None when this worker is to end (its seat is then released).
@@ -310,12 +276,6 @@ impl Lane {
                 }
                 let grow = state.grow();
                 if batch.is_empty() {
-                    if state.closed && state.queue.is_empty() {
-                        seat.release(&mut state);
-                        // One wake-up may have to go round all workers.
-                        self.wake.notify_one();
-                        return None;
-                    }
                     state.idle += 1;
                 }
                 let left = !state.queue.is_empty() && state.idle > 0 && state.may_fly();

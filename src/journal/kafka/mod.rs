@@ -26,7 +26,6 @@ use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProdu
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use secrecy::SecretString;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 
 use self::access::Access;
 use self::cluster::{Cluster, timed};
@@ -54,7 +53,7 @@ pub struct KafkaOptions {
     pub replication_factor: i16,
     /// Name shown in the brokers' logs.
     pub client_id: String,
-    /// Deadline of an append, queueing included; also of [`Journal::close`].
+    /// Deadline of an append, queueing included.
     pub append_timeout: Duration,
     /// Deadline of every other call, and of making a connection.
     pub call_timeout: Duration,
@@ -110,7 +109,7 @@ pub enum KafkaSaslMechanism {
 
 /// A journal in a Kafka topic.
 ///
-/// Dropping it ends its workers; [`Journal::close`] lets them send what is queued first.
+/// Dropping it ends its workers, and with them what is queued: nobody was told that it landed.
 #[derive(Debug)]
 pub struct KafkaJournal {
     options: Arc<KafkaOptions>,
@@ -119,7 +118,6 @@ pub struct KafkaJournal {
     lanes: Arc<Lanes>,
     polls: Arc<Polls>,
     coordinator: tokio::sync::Mutex<Option<Wire>>,
-    tasks: TaskTracker,
     _stop: DropGuard,
 }
 
@@ -186,14 +184,13 @@ impl KafkaJournal {
         let (wire, partitions, leaders) = persist("connecting to kafka", options.call_timeout, opening).await?;
         let cluster = Arc::new(Cluster::new(Arc::clone(&options), access, leaders));
         let stop = CancellationToken::new();
-        let tasks = TaskTracker::new();
-        let lanes = Lanes::new(Arc::clone(&cluster), tasks.clone(), stop.clone());
+        let lanes = Lanes::new(Arc::clone(&cluster), stop.clone());
         let polls = Polls::new(Arc::clone(&cluster), stop.clone());
         let (keeping, routing) = (Arc::clone(&cluster).keep(), reroute(Arc::clone(&lanes), cluster.watch()));
         tokio::spawn(stop.clone().run_until_cancelled_owned(async move { tokio::join!(keeping, routing) }));
         let coordinator = tokio::sync::Mutex::new(None);
         check_settings(wire, &options).await;
-        Ok(Self { options, cluster, partitions, lanes, polls, coordinator, tasks, _stop: stop.drop_guard() })
+        Ok(Self { options, cluster, partitions, lanes, polls, coordinator, _stop: stop.drop_guard() })
     }
 
     fn check_partition(&self, partition: Partition) -> Result<(), JournalError> {
@@ -350,14 +347,6 @@ impl Journal for KafkaJournal {
         };
         if tokio::time::timeout(self.options.call_timeout, all).await.is_err() {
             tracing::warn!("not all connections to kafka could be made in time");
-        }
-    }
-
-    async fn close(&self) {
-        self.lanes.close();
-        self.tasks.close();
-        if tokio::time::timeout(self.options.append_timeout, self.tasks.wait()).await.is_err() {
-            tracing::warn!("journal closed with appends still waiting");
         }
     }
 }

@@ -216,10 +216,29 @@ async fn warm_makes_every_connection() {
     let journal = connect(&options).await;
     journal.warm().await;
     assert!(journal.lanes.are_warm());
-    assert_eq!(journal.tasks.len(), 1, "one broker leads all");
-    journal.close().await;
-    assert!(journal.tasks.is_empty());
+    assert_eq!(journal.lanes.workers(), 1, "one broker leads all");
     delete_topics(&options).await;
+}
+
+/// Nobody was told that it landed, and nobody sends it any more: the worker's place is not taken by another, and another.
+#[test]
+fn a_process_ends_with_an_append_that_was_not_sent() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for is_dropped_first in [true, false] {
+        let options = options(1);
+        let running = runtime();
+        let journal = running.block_on(async {
+            let journal = connect(&options).await;
+            journal.warm().await;
+            journal
+        });
+        let mut answer = journal.lanes.push(0, ("key".into(), "value".into())).unwrap();
+        let kept = (!is_dropped_first).then_some(journal);
+        drop(running);
+        drop(kept);
+        assert!(matches!(answer.try_recv(), Err(tokio::sync::oneshot::error::TryRecvError::Closed)));
+        runtime().block_on(delete_topics(&options));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,6 +51,12 @@ impl MysqlLedger {
     pub fn connect(options: MysqlOptions) -> Result<Self, LedgerError> {
         Ok(Self { query_timeout: options.query_timeout, pool: Pool::new(options)? })
     }
+
+    /// As if the server's defaults for a new session were these statements; the server itself and everybody else on it are left alone.
+    #[cfg(test)]
+    pub(super) fn connect_with_defaults(options: MysqlOptions, defaults: &[&str]) -> Result<Self, LedgerError> {
+        Ok(Self { query_timeout: options.query_timeout, pool: Pool::with_defaults(options, defaults)? })
+    }
 }
 
 /// One call on a leased connection: it goes back to the pool only when the call came to its end in time and the connection is sound.

@@ -156,13 +156,19 @@ impl std::fmt::Debug for Pool {
 impl Pool {
     /// Needs a tokio runtime: the connections live on it.
     pub(super) fn new(options: MysqlOptions) -> Result<Self, LedgerError> {
+        Self::with_defaults(options, &[])
+    }
+
+    /// As [`Pool::new`], on sessions that begin with `defaults`, as a server's own would be.
+    pub(super) fn with_defaults(options: MysqlOptions, defaults: &[&str]) -> Result<Self, LedgerError> {
         // The error may quote the URL with its password: only its kind is told.
         let opts = Opts::from_url(options.url.expose_secret())
             .map_err(|_| LedgerError::Schema("mysql.url is not of the form mysql://user:password@host:port/database".to_owned()))?;
         let wants_tls = options.require_tls || options.tls_ca.is_some();
         let given = opts.ssl_opts().cloned();
         let mut builder = OptsBuilder::from_opts(opts)
-            .init(SETUP.to_vec())
+            // The library runs the last one first.
+            .init([&SETUP, defaults].concat())
             // diesel has its own
             .stmt_cache_size(0)
             // an UPDATE that changes nothing still found its row

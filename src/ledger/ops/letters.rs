@@ -72,7 +72,9 @@ async fn replay_within<S: Session>(session: &mut S, id: i64) -> Result<ReplayOut
     let Some(letter) = get(session, id).await? else {
         return Ok(ReplayOutcome::NotFound);
     };
-    let Some(win) = letter.win else { return Ok(ReplayOutcome::NotAWin) };
+    let Some(win) = letter.win else {
+        return Ok(if letter.state == DeadLetterState::Open { ReplayOutcome::NotAWin } else { ReplayOutcome::State(letter.state) });
+    };
     if !leave_open(session, id, DeadLetterState::Replayed).await? {
         let now = get(session, id).await?;
         return Ok(now.map_or(ReplayOutcome::NotFound, |letter| ReplayOutcome::State(letter.state)));

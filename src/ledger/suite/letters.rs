@@ -94,8 +94,10 @@ pub(super) async fn a_replay_that_comes_second_does_nothing(bench: Arc<Bench>) {
         let ledger = bench.another();
         async move { ledger.replay(id).await }
     });
-    let waiting = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() AND info LIKE 'UPDATE `dead_letters`%'";
-    while !replaying.is_finished() && first.query_first::<i64, _>(waiting).await.unwrap() == Some(0) {
+    // The texts of everybody's statements pass through MySQL's information_schema, which fails at one that its character set cannot hold.
+    let list = if matches!(bench.kind, Kind::Mysql) { "performance_schema" } else { "information_schema" };
+    let waiting = format!("SELECT COUNT(*) FROM {list}.processlist WHERE db = DATABASE() AND info LIKE 'UPDATE `dead_letters`%'");
+    while !replaying.is_finished() && first.query_first::<i64, _>(&waiting).await.unwrap() == Some(0) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     first.query_drop("COMMIT").await.unwrap();
@@ -148,6 +150,7 @@ pub(super) async fn unreadable_messages_are_kept_and_listed(bench: Arc<Bench>) {
     assert_eq!(rest.iter().map(|letter| letter.log_offset).collect::<Vec<_>>(), [2, 3, 4]);
     assert_eq!(bench.ledger.replay(first[0].id).await.unwrap(), ReplayOutcome::NotAWin);
     assert_eq!(bench.ledger.abandon(first[0].id).await.unwrap().unwrap().state, DeadLetterState::Abandoned);
+    assert_eq!(bench.ledger.replay(first[0].id).await.unwrap(), ReplayOutcome::State(DeadLetterState::Abandoned));
     let counts = bench.ledger.dead_letter_counts().await.unwrap();
     assert_eq!((counts[&DeadLetterState::Open], counts[&DeadLetterState::Abandoned], counts[&DeadLetterState::Replayed]), (4, 1, 0));
     assert_eq!(bench.ledger.dead_letter(-1).await.unwrap(), None);

@@ -18,6 +18,7 @@ use mysql_async::prelude::Queryable;
 use uuid::Uuid;
 
 use super::*;
+use crate::domain::testing::user;
 use crate::domain::{Discount, Status};
 
 #[derive(Debug, Clone, Copy)]
@@ -284,10 +285,6 @@ async fn mariadb_slow_calls_leave_the_pool() {
 
 fn step(partition: Partition, from: Offset, to: Offset) -> Batch {
     Batch { moves: vec![Move { partition, from, to, fingerprint: to * 7 }], ..Batch::default() }
-}
-
-fn user(name: &str) -> UserId {
-    name.parse().unwrap()
 }
 
 fn coupon_row(coupon: CouponId, total: i64, issued: i64, next_sequence: Sequence) -> CouponRow {

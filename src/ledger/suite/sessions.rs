@@ -94,3 +94,24 @@ async fn a_claim_in_the_middle_of_another(bench: Arc<Bench>) {
 async fn a_claim_waits_for_the_one_before_it() {
     with(Bench::migrated(Kind::Mysql).await, a_claim_in_the_middle_of_another).await;
 }
+
+/// The name is longer than its column: cut short, the row would be somebody else's.
+async fn a_name_that_is_too_long(bench: Arc<Bench>) {
+    bench.sql("ALTER TABLE issued_coupons MODIFY user_id VARCHAR(5) CHARACTER SET ascii COLLATE ascii_bin NOT NULL").await;
+    let ledger = MysqlLedger::connect_with_defaults(options(&url_of(&bench)), &["SET SESSION sql_mode = ''"]).unwrap();
+    let coupon = CouponId::random();
+    let batch = wins(coupon, 10, 0, &["a".to_owned(), "longer".to_owned(), "b".to_owned()]);
+    let committed = ledger.commit(&batch).await.unwrap();
+    assert_eq!((committed.rows, committed.dead.len()), (2, 1));
+    let letter = &committed.dead[0];
+    assert_eq!(letter.win.as_ref().map(|win| (&win.user, win.sequence)), Some((&user("longer"), 2)));
+    assert!(letter.error.contains("Data too long for column 'user_id'"), "{}", letter.error);
+    assert_eq!(ledger.issued(coupon, &user("longe")).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_lenient_by_default_cuts_no_value_short() {
+    for kind in [Kind::Mysql, Kind::Mariadb] {
+        with(Bench::migrated(kind).await, a_name_that_is_too_long).await;
+    }
+}
