@@ -398,52 +398,5 @@ async fn work(lanes: Arc<Lanes>, mut seat: Seat) {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio_util::bytes::Bytes;
-
-    use super::*;
-
-    fn item(queued: Instant) -> Item {
-        Item { partition: 0, record: (Bytes::new(), Bytes::from_static(&[0; 84])), queued, done: oneshot::channel().0 }
-    }
-
-    fn long_ago() -> Instant {
-        Instant::now().checked_sub(STALL).unwrap()
-    }
-
-    #[test]
-    fn a_part_of_a_batch_waits_for_the_request_in_flight_unless_that_stalls() {
-        let mut state = State::default();
-        state.push(item(Instant::now()));
-        assert!(state.may_fly(), "nothing is in flight");
-        state.flying = 1;
-        assert!(!state.may_fly());
-        state.bytes = BUDGET;
-        assert!(state.may_fly(), "a full one goes by another connection");
-        state.bytes = 100;
-        state.queue.clear();
-        state.queue.push_back(item(long_ago()));
-        assert!(state.may_fly(), "it waited long enough");
-    }
-
-    #[test]
-    fn a_worker_is_added_only_while_full_or_stalled_batches_wait() {
-        let mut state = State::default();
-        state.push(item(Instant::now()));
-        assert!(state.grow(), "the first, for one record");
-        state.starting = 0;
-        assert!(!state.grow(), "nothing full waits");
-        state.bytes = BUDGET;
-        assert!(state.grow());
-        assert!(!state.grow(), "one starts at a time");
-        state.starting = 0;
-        state.idle = 1;
-        assert!(!state.grow(), "one is idle");
-        state.idle = 0;
-        state.workers = MAX_WORKERS;
-        assert!(!state.grow());
-        let mut state = State { workers: 1, flying: 1, ..State::default() };
-        state.push(item(long_ago()));
-        assert!(state.grow(), "what stalls behind the only connection gets another");
-    }
-}
+#[path = "lane_tests.rs"]
+mod tests;

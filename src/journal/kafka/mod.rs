@@ -249,6 +249,18 @@ where
     outcome.map_err(|_| unknown(what, &reason(last)))
 }
 
+fn fetched(answer: poll::Answer, from: Offset) -> Result<Fetched, JournalError> {
+    let poll::Answer { batches, high_watermark, sent_at } = answer;
+    let records = records::decode(batches, from)?;
+    if records.is_empty() && high_watermark > from {
+        // Nothing of ours writes what a reader never sees (control records), but an empty answer must mean caught up.
+        return Err(JournalError::Unknown(format!("no record at offset {from} below the high watermark {high_watermark}")));
+    }
+    // The broker notes the high watermark before it reads: it may be older than the records.
+    let high_watermark = records.last().map_or(high_watermark, |last| high_watermark.max(last.offset + 1));
+    Ok(Fetched { records, high_watermark, sent_at })
+}
+
 #[async_trait]
 impl Journal for KafkaJournal {
     fn partitions(&self) -> Partition {
@@ -278,20 +290,12 @@ impl Journal for KafkaJournal {
         let bytes = i32::try_from(max_bytes).unwrap_or(i32::MAX);
         let answer = self.polls.ask(partition, from, bytes, max_wait);
         let answer = timed("fetch", limit, async { answer.await.unwrap_or_else(|_| Err(unknown("fetch", &"the worker ended"))) }).await;
-        let poll::Answer { batches, high_watermark, sent_at } = match answer {
+        match answer {
             Err(JournalError::OffsetOutOfRange { partition, asked, .. }) => {
-                return Err(JournalError::OffsetOutOfRange { partition, asked, bounds: self.bounds(partition).await.ok() });
+                Err(JournalError::OffsetOutOfRange { partition, asked, bounds: self.bounds(partition).await.ok() })
             }
-            answer => answer?,
-        };
-        let records = records::decode(batches, from)?;
-        if records.is_empty() && high_watermark > from {
-            // Nothing of ours writes what a reader never sees (control records), but an empty answer must mean caught up.
-            return Err(JournalError::Unknown(format!("no record at offset {from} below the high watermark {high_watermark}")));
+            answer => fetched(answer?, from),
         }
-        // The broker notes the high watermark before it reads: it may be older than the records.
-        let high_watermark = records.last().map_or(high_watermark, |last| high_watermark.max(last.offset + 1));
-        Ok(Fetched { records, high_watermark, sent_at })
     }
 
     async fn bounds(&self, partition: Partition) -> Result<Bounds, JournalError> {

@@ -331,3 +331,61 @@ fn deliver(cluster: &Cluster, group: Vec<Ask>, answer: FetchResponse, sent_at: I
     starved.extend(kept);
     starved
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::fetch_response::FetchableTopicResponse;
+
+    use super::super::KafkaOptions;
+    use super::super::access::Access;
+    use super::*;
+
+    type Answered = oneshot::Receiver<Result<Answer, JournalError>>;
+
+    fn ask(partition: Partition, wait: Duration) -> (Ask, Answered) {
+        let (done, answer) = oneshot::channel();
+        (Ask { partition, from: 10, max_bytes: 1, until: Instant::now() + wait, done }, answer)
+    }
+
+    #[test]
+    fn a_request_has_a_partition_once_and_nobody_who_is_gone() {
+        let (asks, mut answers): (VecDeque<_>, Vec<_>) = [1, 2, 1, 3].map(|partition| ask(partition, POLL)).into_iter().unzip();
+        let mut state = State { asks, ..State::default() };
+        drop(answers.pop());
+        let partitions = |asks: &[Ask]| asks.iter().map(|ask| ask.partition).collect::<Vec<_>>();
+        assert_eq!(partitions(&state.take()), [1, 2]);
+        assert_eq!(partitions(&state.take()), [1]);
+    }
+
+    #[test]
+    fn another_poll_is_started_only_when_all_are_on_their_way() {
+        let mut state = State { asks: [ask(1, POLL).0].into(), ..State::default() };
+        assert!(state.grow(), "the first");
+        assert!(!state.grow(), "it has not left yet");
+        state.flying = 1;
+        assert!(state.grow());
+        (state.workers, state.flying) = (MAX_WORKERS, MAX_WORKERS);
+        assert!(!state.grow());
+    }
+
+    #[tokio::test]
+    async fn who_has_no_answer_yet_waits_on_and_who_found_no_room_comes_first() {
+        let options = Arc::new(KafkaOptions::default());
+        let cluster = Cluster::new(Arc::clone(&options), Access::new(&options).unwrap(), Leaders::default());
+        let data = |partition, high_watermark, records: &'static [u8], code| {
+            let data = PartitionData::default().with_partition_index(partition).with_error_code(code);
+            data.with_high_watermark(high_watermark).with_records(Some(Bytes::from_static(records)))
+        };
+        let told = vec![data(0, 10, b"", 0), data(1, 12, b"", 0), data(2, 10, b"", 0), data(3, 12, b"records", 0), data(4, -1, b"", 1)];
+        let answer = FetchResponse::default().with_responses(vec![FetchableTopicResponse::default().with_partitions(told)]);
+        let waits = [POLL * 100, POLL * 100, Duration::ZERO, POLL * 100, POLL * 100, POLL * 100];
+        let (group, mut answers): (Vec<_>, Vec<_>) = (0..).zip(waits).map(|(partition, wait)| ask(partition, wait)).unzip();
+        let kept: Vec<_> = deliver(&cluster, group, answer, Instant::now()).iter().map(|ask| ask.partition).collect();
+        assert_eq!(kept, [1, 0]);
+        let mut told = |index: usize| answers[index].try_recv().unwrap();
+        assert!(matches!(told(2), Ok(Answer { batches, high_watermark: 10, .. }) if batches.is_empty()));
+        assert!(matches!(told(3), Ok(Answer { batches, high_watermark: 12, .. }) if batches == b"records"[..]));
+        assert!(matches!(told(4), Err(JournalError::OffsetOutOfRange { partition: 4, asked: 10, .. })));
+        assert!(matches!(told(5), Err(JournalError::Unknown(_))));
+    }
+}

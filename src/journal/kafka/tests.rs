@@ -254,3 +254,10 @@ async fn nobody_there_is_an_error_in_time() {
     assert!(matches!(KafkaJournal::connect(options).await, Err(JournalError::Unknown(_))));
     assert!(started.elapsed() < Duration::from_secs(2));
 }
+
+#[test]
+fn nothing_read_below_the_high_watermark_is_not_taken_for_the_end() {
+    let answer = |high_watermark| poll::Answer { batches: Default::default(), high_watermark, sent_at: Instant::now() };
+    assert_eq!(fetched(answer(5), 5).unwrap().high_watermark, 5);
+    assert!(matches!(fetched(answer(6), 5), Err(JournalError::Unknown(_))));
+}

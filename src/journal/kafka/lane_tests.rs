@@ -1,0 +1,111 @@
+//! What may wait and fly, and what becomes of it.
+
+use kafka_protocol::messages::ProduceResponse;
+use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use tokio_util::bytes::Bytes;
+
+use super::super::KafkaOptions;
+use super::super::access::Access;
+use super::super::cluster::Leaders;
+use super::*;
+
+fn item(queued: Instant) -> Item {
+    Item { partition: 0, record: (Bytes::new(), Bytes::from_static(&[0; 84])), queued, done: oneshot::channel().0 }
+}
+
+/// Of a process that knows no broker.
+fn lanes(append_timeout: Duration) -> Arc<Lanes> {
+    let options = Arc::new(KafkaOptions { append_timeout, ..KafkaOptions::default() });
+    let leaders = Leaders { partitions: vec![(NOBODY, 0), (2, 0)], ..Leaders::default() };
+    let cluster = Cluster::new(Arc::clone(&options), Access::new(&options).unwrap(), leaders);
+    Lanes::new(Arc::new(cluster), CancellationToken::new())
+}
+
+const AN_HOUR: Duration = Duration::from_secs(3_600);
+
+#[tokio::test]
+async fn what_may_wait_is_bounded_and_what_was_given_up_makes_room() {
+    let push = |lanes: &Lanes| lanes.push(0, (Bytes::new(), Bytes::new())).map(drop);
+    let patient = lanes(AN_HOUR);
+    assert!((0..QUEUE).all(|_| push(&patient).is_ok()));
+    assert!(matches!(push(&patient), Err(JournalError::Overloaded)));
+    let impatient = lanes(Duration::ZERO);
+    assert!((0..QUEUE + 10).all(|_| push(&impatient).is_ok()));
+}
+
+#[tokio::test]
+async fn what_was_given_up_is_not_sent() {
+    for (append_timeout, sent) in [(AN_HOUR, 1), (Duration::ZERO, 0)] {
+        let lanes = lanes(append_timeout);
+        let mut state = State::default();
+        state.push(item(Instant::now()));
+        lanes.waiting.store(1, Ordering::Relaxed);
+        assert_eq!(take(&mut state, &lanes).len(), sent);
+        assert_eq!((state.queue.len(), lanes.waiting.load(Ordering::Relaxed)), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn what_a_former_leader_refuses_goes_to_the_leader_and_all_else_is_answered() {
+    const NOT_THE_LEADER: i16 = 6;
+    const REFUSED: i16 = 87;
+    let lanes = lanes(AN_HOUR);
+    let (items, mut answers): (Vec<_>, Vec<_>) = (1..=4)
+        .map(|partition| {
+            let (done, answer) = oneshot::channel();
+            (Item { partition, done, ..item(Instant::now()) }, answer)
+        })
+        .unzip();
+    let (_, parts) = produce::encode(items, "topic", AN_HOUR).unwrap();
+    let told = |(index, code)| PartitionProduceResponse::default().with_index(index).with_error_code(code);
+    // Of partition 4 the answer says nothing.
+    let told = [(1, NOT_THE_LEADER), (2, 0), (3, REFUSED)].map(told).to_vec();
+    let answer = ProduceResponse::default().with_responses(vec![TopicProduceResponse::default().with_partition_responses(told)]);
+    assert!(produce::settle(&lanes, Ok(answer), parts).is_err());
+    assert!(answers[0].try_recv().is_err(), "it waits on");
+    assert_eq!(lock(&lanes.lane(2).state).queue.len(), 1);
+    assert!(answers[1].try_recv().unwrap().is_ok());
+    for answer in &mut answers[2..] {
+        assert!(matches!(answer.try_recv(), Ok(Err(JournalError::Unknown(_)))));
+    }
+}
+
+fn long_ago() -> Instant {
+    Instant::now().checked_sub(STALL).unwrap()
+}
+
+#[test]
+fn a_part_of_a_batch_waits_for_the_request_in_flight_unless_that_stalls() {
+    let mut state = State::default();
+    state.push(item(Instant::now()));
+    assert!(state.may_fly(), "nothing is in flight");
+    state.flying = 1;
+    assert!(!state.may_fly());
+    state.bytes = BUDGET;
+    assert!(state.may_fly(), "a full one goes by another connection");
+    state.bytes = 100;
+    state.queue.clear();
+    state.queue.push_back(item(long_ago()));
+    assert!(state.may_fly(), "it waited long enough");
+}
+
+#[test]
+fn a_worker_is_added_only_while_full_or_stalled_batches_wait() {
+    let mut state = State::default();
+    state.push(item(Instant::now()));
+    assert!(state.grow(), "the first, for one record");
+    state.starting = 0;
+    assert!(!state.grow(), "nothing full waits");
+    state.bytes = BUDGET;
+    assert!(state.grow());
+    assert!(!state.grow(), "one starts at a time");
+    state.starting = 0;
+    state.idle = 1;
+    assert!(!state.grow(), "one is idle");
+    state.idle = 0;
+    state.workers = MAX_WORKERS;
+    assert!(!state.grow());
+    let mut state = State { workers: 1, flying: 1, ..State::default() };
+    state.push(item(long_ago()));
+    assert!(state.grow(), "what stalls behind the only connection gets another");
+}
