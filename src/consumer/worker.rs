@@ -442,3 +442,21 @@ fn check_positions(runs: &[Run], loaded: &Loaded) -> Result<(), LedgerError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Position;
+
+    /// The compare-and-set would not refuse it where somebody moves the offset up to the run's start in between.
+    #[test]
+    fn nothing_is_decided_on_the_state_of_another_offset() {
+        let record = RawRecord { offset: 5, key: b"key".to_vec(), value: b"value".to_vec(), at: 0 };
+        let run = Run::read(0, 1, vec![record]).unwrap();
+        let at = |next| Loaded { positions: HashMap::from([(0, Position { partition: 0, next, fingerprint: 0 })]), ..Loaded::default() };
+        assert!(check_positions(std::slice::from_ref(&run), &at(5)).is_ok());
+        for loaded in [at(4), at(6), Loaded::default()] {
+            assert!(matches!(check_positions(std::slice::from_ref(&run), &loaded), Err(LedgerError::Fenced(0))));
+        }
+    }
+}

@@ -142,7 +142,11 @@ impl Follower {
     /// Whether a "no" about this coupon may be given from memory.
     #[must_use]
     pub fn fresh(&self, coupon: CouponId) -> bool {
-        let shard = self.shard(coupon).lock();
+        self.is_fresh(self.shard(coupon))
+    }
+
+    fn is_fresh(&self, shard: &Shard) -> bool {
+        let shard = shard.lock();
         shard.stopped.is_none() && shard.fresh_at.is_some_and(|at| at.elapsed() <= self.options.fresh)
     }
 
@@ -259,9 +263,11 @@ impl Follower {
         let mut regressed_since: Option<Instant> = None;
         loop {
             let next = self.applied(partition);
+            // Who has not heard from the log (lately) wants to know at once whether there is nothing more.
+            let wait = if self.is_fresh(self.shard_at(partition)) { self.options.fetch_wait } else { Duration::ZERO };
             let fetched = tokio::select! {
                 () = cancel.cancelled() => return,
-                fetched = self.journal.fetch(partition, next, self.options.fetch_bytes, self.options.fetch_wait) => fetched,
+                fetched = self.journal.fetch(partition, next, self.options.fetch_bytes, wait) => fetched,
             };
             let stop = match fetched {
                 Ok(fetched) => {

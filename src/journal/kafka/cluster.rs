@@ -47,7 +47,8 @@ impl Leaders {
     /// Takes over what is newer: a broker that hears of nothing may tell of leaders of the past.
     fn replaced_by(&self, mut newer: Self) -> Self {
         for (known, told) in self.partitions.iter().zip(&mut newer.partitions) {
-            if told.1 < known.1 {
+            // A broker that does not see the leader alive says nobody, without a new epoch.
+            if told.1 < known.1 || (told.1 == known.1 && told.0 == NOBODY) {
                 *told = *known;
             }
         }
@@ -115,16 +116,14 @@ impl Cluster {
         let mut link = None;
         let mut failures = 0;
         loop {
-            if timeout(LOOK_AGAIN, self.doubted.notified()).await.is_ok() {
+            let leaderless = self.leaders().partitions.iter().any(|leader| leader.0 == NOBODY);
+            if timeout(if leaderless { PAUSE } else { LOOK_AGAIN }, self.doubted.notified()).await.is_ok() {
                 // Another broker may know better.
                 link = None;
             }
             match timed("looking for leaders", self.options.call_timeout, self.look(&mut link)).await {
                 Ok(told) => {
                     failures = 0;
-                    if told.partitions.iter().any(|leader| leader.0 == NOBODY) {
-                        self.doubt();
-                    }
                     self.leaders.send_if_modified(|known| {
                         let told = known.replaced_by(told);
                         let news = **known != told;
@@ -179,10 +178,12 @@ impl Cluster {
         F: AsyncFnOnce(&mut Wire) -> Result<T, JournalError>,
     {
         let attempt = async {
-            let kept = lock(&self.links).get_mut(&broker).and_then(Vec::pop);
-            let mut wire = match kept {
-                Some(wire) => wire,
-                None => self.connect(broker).await?,
+            let kept = || lock(&self.links).get_mut(&broker).and_then(Vec::pop);
+            let mut wire = loop {
+                let Some(mut wire) = kept() else { break self.connect(broker).await? };
+                if !wire.is_gone() {
+                    break wire;
+                }
             };
             let answer = call(&mut wire).await?;
             let mut links = lock(&self.links);
@@ -218,7 +219,7 @@ mod tests {
     fn a_leader_of_the_past_is_not_believed() {
         let leaders = |partitions: &[(Broker, i32)]| Leaders { partitions: partitions.to_vec(), ..Leaders::default() };
         let known = leaders(&[(1, 5), (2, 5), (3, 5)]);
-        let told = leaders(&[(2, 4), (3, 6), (NOBODY, 6)]);
-        assert_eq!(known.replaced_by(told).partitions, [(1, 5), (3, 6), (NOBODY, 6)]);
+        let told = leaders(&[(2, 4), (NOBODY, 5), (NOBODY, 6)]);
+        assert_eq!(known.replaced_by(told).partitions, [(1, 5), (2, 5), (NOBODY, 6)]);
     }
 }

@@ -120,7 +120,17 @@ impl Lanes {
 
     /// Puts a counted item on the way to its partition's leader.
     fn queue(&self, item: Item) {
-        self.lane(self.cluster.leaders().of(item.partition)).push(item);
+        let (partition, leader) = (item.partition, self.cluster.leaders().of(item.partition));
+        self.lane(leader).push(item);
+        // The leader may have changed in between, after all that waited had been taken to the new one.
+        if self.cluster.leaders().of(partition) != leader {
+            self.reroute();
+        }
+    }
+
+    /// See [`Cluster::doubt`].
+    pub fn doubt(&self) {
+        self.cluster.doubt();
     }
 
     fn lane(&self, broker: Broker) -> Arc<Lane> {
@@ -368,7 +378,14 @@ async fn work(lanes: Arc<Lanes>, mut seat: Seat) {
         kill_point("journal.append.before");
         let outcome = match produce::encode(batch, &cluster.options().topic, limit) {
             Ok((request, parts)) => {
-                let answer = timed("append", limit, connected.call(&request, produce::VERSION)).await;
+                let there = match connected.is_gone() {
+                    true => cluster.connect(lane.broker).await.map(|link| connected = link),
+                    false => Ok(()),
+                };
+                let answer = match there {
+                    Ok(()) => timed("append", limit, connected.call(&request, produce::VERSION)).await,
+                    Err(error) => Err(error),
+                };
                 kill_point("journal.append.after");
                 seat.landed(&mut lock(&lane.state));
                 if answer.is_ok() {

@@ -131,7 +131,7 @@ const LATEST: i64 = -1;
 /// Kafka's number of the first offset there is.
 const EARLIEST: i64 = -2;
 
-/// A call was sent to a broker that does not lead the partition (any more): nothing was done.
+/// A call was sent to a broker that does not lead the partition (any more).
 const fn is_of_the_past(error: ResponseError) -> bool {
     matches!(
         error,
@@ -300,8 +300,11 @@ impl Journal for KafkaJournal {
 
     async fn bounds(&self, partition: Partition) -> Result<Bounds, JournalError> {
         self.check_partition(partition)?;
-        let both = async { Ok(Bounds { begin: self.offset(partition, EARLIEST).await?, end: self.offset(partition, LATEST).await? }) };
-        timed("offsets", self.options.call_timeout, both).await
+        // A leader takes a moment to be one.
+        persist("offsets", self.options.call_timeout, async || {
+            Ok(Bounds { begin: self.offset(partition, EARLIEST).await?, end: self.offset(partition, LATEST).await? })
+        })
+        .await
     }
 
     async fn report_progress(&self, next: &[(Partition, Offset)]) -> Result<(), JournalError> {

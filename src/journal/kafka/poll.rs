@@ -32,7 +32,8 @@ const SOON: Duration = Duration::from_millis(5);
 const IDLE: Duration = Duration::from_secs(30);
 /// Bytes of one answer, about: a partition that finds no room in it waits for the next.
 const ANSWER_BYTES: i32 = 4 << 20;
-const VERSION: i16 = 11;
+/// From 11 on a replica that does not lead answers too, with a high watermark that may lag: an empty answer would not mean caught up.
+const VERSION: i16 = 10;
 
 impl Request for FetchRequest {
     const KEY: i16 = 1;
@@ -161,7 +162,12 @@ impl Drop for Seat {
         if !self.released {
             let poll = Arc::clone(&self.poll);
             self.release(&mut lock(&poll.state));
-            poll.attend();
+            // Dropped otherwise, the runtime ends: a successor would be dropped at once, and its successor.
+            if std::thread::panicking() {
+                poll.attend();
+            } else {
+                poll.wake.notify_one();
+            }
         }
     }
 }
@@ -238,6 +244,15 @@ async fn work(cluster: Arc<Cluster>, mut seat: Seat) {
     let mut leaders = cluster.watch();
     loop {
         let Some(group) = poll.next(&mut seat, expected).await else { return };
+        let known = cluster.leaders();
+        let (group, strays): (Vec<_>, Vec<_>) = group.into_iter().partition(|ask| known.of(ask.partition) == poll.broker);
+        for ask in strays {
+            let _gone = ask.done.send(Err(moved()));
+        }
+        if group.is_empty() {
+            seat.landed(&mut lock(&poll.state));
+            continue;
+        }
         let mut sent_at = Instant::now();
         let lost = |leaders: &Arc<Leaders>| group.iter().any(|ask| leaders.of(ask.partition) != poll.broker);
         let exchange = async {
@@ -246,27 +261,43 @@ async fn work(cluster: Arc<Cluster>, mut seat: Seat) {
                 None => cluster.connect(poll.broker).await?,
             };
             sent_at = Instant::now();
-            let wait = group.iter().map(|ask| ask.until.saturating_duration_since(sent_at)).max().unwrap_or_default().min(POLL);
+            let patience = |ask: &Ask| ask.until.saturating_duration_since(sent_at);
+            // Who wants to know at once makes the others look at once.
+            let wait = match group.iter().any(|ask| patience(ask).is_zero()) {
+                true => Duration::ZERO,
+                false => group.iter().map(patience).max().unwrap_or_default().min(POLL),
+            };
             let request = request(&group, &cluster.options().topic, wait);
             let answer = timed("fetch", wait + cluster.options().call_timeout, wire.call(&request, VERSION)).await?;
             link = Some(wire);
-            Ok(answer)
+            Ok::<_, JournalError>(answer)
         };
         let outcome = tokio::select! {
-            outcome = exchange => outcome,
+            outcome = exchange => Some(outcome),
             // A broker that went silent must not keep anybody from the new leader.
-            _ = leaders.wait_for(lost) => Err(JournalError::Unknown("fetch: the partition has another leader".into())),
+            _ = leaders.wait_for(lost) => None,
         };
         seat.landed(&mut lock(&poll.state));
         match outcome {
-            Ok(answer) => {
+            Some(Ok(answer)) => {
                 failures = 0;
                 expected = group.len();
                 for ask in deliver(&cluster, group, answer, sent_at).into_iter().rev() {
                     lock(&poll.state).asks.push_front(ask);
                 }
             }
-            Err(error) => {
+            None => {
+                let known = cluster.leaders();
+                for ask in group.into_iter().rev() {
+                    if known.of(ask.partition) == poll.broker {
+                        lock(&poll.state).asks.push_front(ask);
+                    } else {
+                        let _gone = ask.done.send(Err(moved()));
+                    }
+                }
+                expected = 0;
+            }
+            Some(Err(error)) => {
                 failures += 1;
                 if worth_a_line(failures) {
                     tracing::debug!(%error, broker = poll.broker, failures, "poll failed");
@@ -280,6 +311,10 @@ async fn work(cluster: Arc<Cluster>, mut seat: Seat) {
             }
         }
     }
+}
+
+fn moved() -> JournalError {
+    JournalError::Unknown("fetch: the partition has another leader".into())
 }
 
 fn request(group: &[Ask], topic: &str, wait: Duration) -> FetchRequest {
@@ -316,9 +351,10 @@ fn deliver(cluster: &Cluster, group: Vec<Ask>, answer: FetchResponse, sent_at: I
                 }
                 None => {
                     let batches = data.records.unwrap_or_default();
-                    if batches.is_empty() && ask.until > due {
+                    let no_room = data.high_watermark > ask.from;
+                    if batches.is_empty() && (no_room || ask.until > due) {
                         // The answer was full before its turn came: first in the next.
-                        let list = if data.high_watermark > ask.from { &mut starved } else { &mut kept };
+                        let list = if no_room { &mut starved } else { &mut kept };
                         list.push(ask);
                         continue;
                     }

@@ -47,7 +47,12 @@ pub struct Part {
 
 /// A request whose records are acknowledged once every replica in sync has them.
 pub fn request(topics: Vec<TopicProduceData>, limit: Duration) -> ProduceRequest {
-    ProduceRequest::default().with_acks(ALL).with_timeout_ms(i32::try_from(limit.as_millis()).unwrap_or(i32::MAX)).with_topic_data(topics)
+    // One slow partition holds up the answer for all: the broker is to give up before we do.
+    let patience = limit / 2;
+    ProduceRequest::default()
+        .with_acks(ALL)
+        .with_timeout_ms(i32::try_from(patience.as_millis()).unwrap_or(i32::MAX))
+        .with_topic_data(topics)
 }
 
 pub fn encode(batch: Vec<Item>, topic: &str, limit: Duration) -> Result<(ProduceRequest, BTreeMap<Partition, Part>), JournalError> {
@@ -67,19 +72,22 @@ pub fn encode(batch: Vec<Item>, topic: &str, limit: Duration) -> Result<(Produce
     Ok((request(vec![topic], limit), parts))
 }
 
-/// Answers those who wait. What a broker refused because it is not the leader goes on to the one that is. The error is one of theirs.
+/// Answers those who wait. What a broker refused because it is not the leader goes on to the one that is. An error, one of theirs, when
+/// nothing was taken: one bad partition must not hold up the others of its broker.
 pub fn settle(
     lanes: &Lanes,
     answer: Result<ProduceResponse, JournalError>,
     mut parts: BTreeMap<Partition, Part>,
 ) -> Result<(), JournalError> {
     let mut outcome = Ok(());
+    let mut taken = false;
     let mut tell = |waiting: Vec<(Instant, Done)>, told: &Result<(), JournalError>| {
         for (_, done) in waiting {
             let _ignored = done.send(told.clone());
         }
-        if told.is_err() {
-            outcome.clone_from(told);
+        match told {
+            Ok(()) => taken = true,
+            Err(_) => outcome.clone_from(told),
         }
     };
     let missing = match answer {
@@ -104,6 +112,11 @@ pub fn settle(
     };
     for (_, part) in parts {
         tell(part.waiting, &Err(missing.clone()));
+    }
+    if let (true, Err(error)) = (taken, &outcome) {
+        tracing::debug!(%error, "a part of an append failed");
+        lanes.doubt();
+        return Ok(());
     }
     outcome
 }

@@ -15,7 +15,7 @@ use kafka_protocol::messages::{
 use super::super::JournalError;
 use super::access::Access;
 use super::cluster::{Leaders, NOBODY};
-use super::wire::{Request, Wire, check, text, topic_name};
+use super::wire::{Request, Wire, address, check, text, topic_name};
 use super::{KafkaOptions, unknown};
 use crate::domain::Partition;
 
@@ -58,10 +58,6 @@ impl<'a> Topics<'a> {
     /// Who leads the partitions of both.
     pub async fn leaders(self, wire: &mut Wire) -> Result<Leaders, JournalError> {
         let answer = metadata(wire, &[self.topic, self.dead_letters]).await?;
-        let address = |host: &str, port: i32| match host.contains(':') {
-            true => format!("[{host}]:{port}"),
-            false => format!("{host}:{port}"),
-        };
         let addresses = answer.brokers.iter().map(|broker| (broker.node_id.0, address(broker.host.as_str(), broker.port))).collect();
         let leaders = |name: &str| -> Option<Vec<_>> {
             let mut found: Vec<_> = of_name(&answer, name)?.partitions.iter().collect();
@@ -90,7 +86,7 @@ pub async fn create(
     }
     let controller = answer.brokers.iter().find(|broker| broker.node_id == answer.controller_id);
     let controller = controller.ok_or_else(|| unknown("metadata", &"the cluster has no controller yet"))?;
-    let mut controller = access.enter(&format!("{}:{}", controller.host.as_str(), controller.port)).await?;
+    let mut controller = access.enter(&address(controller.host.as_str(), controller.port)).await?;
     let topic = CreatableTopic::default()
         .with_name(topic_name(name))
         .with_num_partitions(partitions)

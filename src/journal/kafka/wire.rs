@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use futures_util::future::select_ok;
+use futures_util::future::{FutureExt, select_ok};
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
@@ -12,7 +12,7 @@ use kafka_protocol::messages::{
     RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio_util::bytes::BytesMut;
 
 use super::super::JournalError;
@@ -61,6 +61,11 @@ impl fmt::Debug for Wire {
 
 pub fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
+}
+
+/// `host:port`, as a connection wants it.
+pub fn address(host: &str, port: i32) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 pub fn topic_name(topic: &str) -> TopicName {
@@ -126,13 +131,19 @@ impl Wire {
         R::Response::decode(&mut answer, version).map_err(|error| failed(&error))
     }
 
+    /// Whether the broker hung up while nothing was asked, as it does when nothing is for ten minutes.
+    pub fn is_gone(&mut self) -> bool {
+        // Nothing is on its way: whatever comes is the end, or not ours.
+        self.stream.fill_buf().now_or_never().is_some()
+    }
+
     /// A connection to the group's coordinator, found through any broker.
     pub async fn coordinator(brokers: &[String], access: &Access, group: &str) -> Result<Self, JournalError> {
         let mut any = Self::connect(brokers, access).await?;
         let request = FindCoordinatorRequest::default().with_key(text(group)).with_key_type(0);
         let answer = any.call(&request, 3).await?;
         check("finding the group's coordinator", answer.error_code)?;
-        access.enter(&format!("{}:{}", answer.host.as_str(), answer.port)).await
+        access.enter(&address(answer.host.as_str(), answer.port)).await
     }
 
     /// Stores offsets for a group that has no members.
