@@ -75,7 +75,7 @@ pub async fn serve(config: Config) -> anyhow::Result<Outcome> {
         if follower.is_some() {
             parts.journal.warm().await;
         }
-        until_ready(follower.as_deref(), &start, &health).await.context("failed to read up to the journal's end")?;
+        until_ready(follower.as_deref(), &start, &health).await;
         if follower.is_some() {
             say_what_next(&config);
         }

@@ -61,7 +61,6 @@ async fn run(consumer: Arc<Consumer>, partition: Partition, mut from: Offset, ep
                     return;
                 }
             }
-            Err(JournalError::Closed) => return,
             Err(JournalError::OffsetOutOfRange { bounds: Some(bounds), .. }) if bounds.begin > from => {
                 consumer.stop_partition(partition, &format!("the log begins at {} above the next offset {from}", bounds.begin));
                 return;

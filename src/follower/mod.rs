@@ -293,7 +293,6 @@ impl Follower {
                     }
                 },
                 Err(JournalError::Damaged(what)) => Some(what),
-                Err(JournalError::Closed) => return,
                 Err(JournalError::Unknown(_) | JournalError::Overloaded) => {
                     regressed_since = None;
                     tokio::select! {

@@ -42,7 +42,7 @@ async fn nobody_has_caught_up_who_has_not_read_what_was_there() {
     let early = tokio::time::timeout(Duration::from_millis(300), catching_up.as_mut()).await;
     assert!(early.is_err(), "caught up at {}", follower.applied(0));
     journal.set(Mood::Well);
-    catching_up.await.unwrap();
+    catching_up.await;
     assert_eq!(follower.standing(world.coupon, &user("alice")), Standing::Holder(1));
 }
 
@@ -52,7 +52,7 @@ async fn a_log_that_ends_early_for_a_moment_is_read_on() {
     let journal = Moody::new(Arc::clone(&world.journal), Mood::Well);
     let follower = start(&world, &journal, PATIENT).await.unwrap();
     let _tailing = tail(&follower);
-    follower.caught_up().await.unwrap();
+    follower.caught_up().await;
     journal.set(Mood::EndsAt(1));
     journal.answered(3).await;
     assert_eq!(follower.stopped(), []);
@@ -103,6 +103,6 @@ async fn numbers_go_on_where_the_ledger_ends_them() {
     let journal = Moody::new(Arc::clone(&world.journal), Mood::Well);
     let follower = start(&world, &journal, PATIENT).await.unwrap();
     let _tailing = tail(&follower);
-    follower.caught_up().await.unwrap();
+    follower.caught_up().await;
     assert_eq!(follower.standing(world.coupon, &user("bob")), Standing::Holder(2));
 }

@@ -55,7 +55,7 @@ impl World {
         let follower = self.start().await.unwrap();
         let cancel = CancellationToken::new();
         tokio::spawn(Arc::clone(&follower).tail(0, cancel.clone()));
-        follower.caught_up().await.unwrap();
+        follower.caught_up().await;
         (follower, cancel.drop_guard())
     }
 
@@ -327,7 +327,7 @@ async fn stops(has_read: bool, statements: &str, reason: &str) {
     if has_read {
         let cancel = CancellationToken::new();
         let tailing = tokio::spawn(Arc::clone(&follower).tail(0, cancel.clone()));
-        follower.caught_up().await.unwrap();
+        follower.caught_up().await;
         cancel.cancel();
         tailing.await.unwrap();
     }

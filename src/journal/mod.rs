@@ -61,9 +61,6 @@ pub enum JournalError {
     /// The answer skipped offsets, or the log is not what it was: never go on silently.
     #[error("the journal is damaged: {0}")]
     Damaged(String),
-    /// The writer has ended: nothing was sent.
-    #[error("the journal is closed")]
-    Closed,
 }
 
 /// The log. Every method has its own deadline inside and never blocks for longer.

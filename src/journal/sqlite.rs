@@ -281,7 +281,7 @@ impl Journal for SqliteJournal {
         let (done, answer) = oneshot::channel();
         self.queue.try_send(Append { coupon, value, done }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => JournalError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => JournalError::Closed,
+            mpsc::error::TrySendError::Closed(_) => JournalError::Unknown("the writer ended".into()),
         })?;
         match tokio::time::timeout(DEADLINE, answer).await {
             Ok(Ok(outcome)) => outcome,

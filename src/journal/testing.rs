@@ -73,7 +73,11 @@ impl Journal for Moody {
         match self.answer() {
             Mood::Well => {}
             Mood::Silent => {
-                self.mood.subscribe().wait_for(|mood| *mood != Mood::Silent).await.map_err(|_| JournalError::Closed)?;
+                self.mood
+                    .subscribe()
+                    .wait_for(|mood| *mood != Mood::Silent)
+                    .await
+                    .map_err(|_| JournalError::Unknown("the test ended".into()))?;
             }
             Mood::EndsAt(end) => {
                 let bounds = Bounds { begin: 0, end };

@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Abandon;
 use crate::follower::Follower;
 use crate::issuer::{Issuer, Unavailable};
-use crate::journal::JournalError;
 use crate::kill_point::kill_point;
 use crate::ledger::{DeadLetter, DeadLetterState, Ledger};
 use crate::telemetry::{Condition, Health};
@@ -41,18 +40,14 @@ impl Abandon for Abandoner {
 /// Ends the start, and waits until everything readiness depends on is there.
 ///
 /// An API has then read every partition up to its end: hearing from one alone, it would know of the others what the ledger knew.
-///
-/// # Errors
-/// The journal was closed.
-pub async fn until_ready(follower: Option<&Follower>, start: &Condition, health: &Health) -> Result<(), JournalError> {
+pub async fn until_ready(follower: Option<&Follower>, start: &Condition, health: &Health) {
     if let Some(follower) = follower {
-        follower.caught_up().await?;
+        follower.caught_up().await;
     }
     start.set(true, "done");
     while !health.is_ready() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(())
 }
 
 /// Unloads coupons that are over and tells the gates to forget them; until cancelled.

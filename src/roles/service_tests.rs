@@ -48,7 +48,7 @@ async fn an_api_that_has_not_read_a_partition_to_its_end_is_not_ready() {
     let early = tokio::time::timeout(Duration::from_millis(300), getting_ready.as_mut()).await;
     assert!(early.is_err() && !health.report().ready, "ready with {} records read of two", follower.applied(1));
     held_back.set(Mood::Well);
-    tokio::time::timeout(LONG, getting_ready).await.expect("everything is read").unwrap();
+    tokio::time::timeout(LONG, getting_ready).await.expect("everything is read");
     assert!(health.report().ready);
     assert_eq!(follower.standing(coupon, &user("alice")), Standing::Holder(1));
 }

@@ -124,14 +124,7 @@ impl Cluster {
             match timed("looking for leaders", self.options.call_timeout, self.look(&mut link)).await {
                 Ok(told) => {
                     failures = 0;
-                    self.leaders.send_if_modified(|known| {
-                        let told = known.replaced_by(told);
-                        let news = **known != told;
-                        if news {
-                            *known = Arc::new(told);
-                        }
-                        news
-                    });
+                    self.learn(told);
                 }
                 Err(error) => {
                     link = None;
@@ -144,6 +137,17 @@ impl Cluster {
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    pub fn learn(&self, told: Leaders) {
+        self.leaders.send_if_modified(|known| {
+            let told = known.replaced_by(told);
+            let news = **known != told;
+            if news {
+                *known = Arc::new(told);
+            }
+            news
+        });
     }
 
     async fn look(&self, link: &mut Option<Wire>) -> Result<Leaders, JournalError> {

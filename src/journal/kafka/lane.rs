@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::JournalError;
 use super::cluster::{Broker, Cluster, NOBODY, timed};
 use super::produce::{self, Item};
+use super::seat::{Desk, Seat, Staff};
 use super::wire::Wire;
 use super::{lock, records, worth_a_line};
 use crate::domain::Partition;
@@ -32,30 +33,32 @@ struct State {
     queue: VecDeque<Item>,
     /// Encoded bytes of the queue, by our own count.
     bytes: usize,
-    workers: usize,
+    staff: Staff,
     /// Workers that wait for work.
     idle: usize,
-    /// Workers that have not had a connection yet: one at a time.
-    starting: usize,
-    /// Requests without an answer yet.
-    flying: usize,
+}
+
+impl AsMut<Staff> for State {
+    fn as_mut(&mut self) -> &mut Staff {
+        &mut self.staff
+    }
 }
 
 impl State {
     /// Whether what waits may go. Less than a full request waits for the one in flight, so that a busy lane makes few large requests
     /// and an idle one sends at once.
     fn may_fly(&self) -> bool {
-        self.flying == 0 || self.bytes >= BUDGET || self.queue.front().is_some_and(|item| item.queued.elapsed() >= STALL)
+        self.staff.flying == 0 || self.bytes >= BUDGET || self.queue.front().is_some_and(|item| item.queued.elapsed() >= STALL)
     }
 
-    /// Whether another worker is wanted; counts it if so.
+    /// Whether another worker is wanted, one at a time; hires it if so.
     fn grow(&mut self) -> bool {
-        let first = self.workers == 0 && !self.queue.is_empty();
+        let Staff { workers, starting, .. } = self.staff;
+        let first = workers == 0 && !self.queue.is_empty();
         let stalled = self.queue.front().is_some_and(|item| item.queued.elapsed() >= STALL);
-        let more = (self.bytes >= BUDGET || stalled) && self.idle == 0 && self.starting == 0 && self.workers < MAX_WORKERS;
+        let more = (self.bytes >= BUDGET || stalled) && self.idle == 0 && starting == 0 && workers < MAX_WORKERS;
         if first || more {
-            self.workers += 1;
-            self.starting += 1;
+            self.staff.hire();
         }
         first || more
     }
@@ -147,7 +150,7 @@ impl Lanes {
         let leaders = self.cluster.leaders();
         for lane in self.all() {
             let strays: VecDeque<Item> = {
-                let mut state = lock(&lane.state);
+                let mut state = lane.state();
                 let (stays, strays) =
                     std::mem::take(&mut state.queue).into_iter().partition(|item| leaders.of(item.partition) == lane.broker);
                 state.queue = stays;
@@ -167,12 +170,11 @@ impl Lanes {
         brokers.dedup();
         for lane in brokers.into_iter().filter(|broker| *broker != NOBODY).map(|broker| self.lane(broker)) {
             {
-                let mut state = lock(&lane.state);
-                if state.workers > 0 {
+                let mut state = lane.state();
+                if state.staff.workers > 0 {
                     continue;
                 }
-                state.workers += 1;
-                state.starting += 1;
+                state.staff.hire();
             }
             lane.spawn();
         }
@@ -180,12 +182,17 @@ impl Lanes {
 
     /// Whether no worker is without its first connection.
     pub fn are_warm(&self) -> bool {
-        self.all().iter().all(|lane| lock(&lane.state).starting == 0)
+        self.all().iter().all(|lane| lane.state().staff.starting == 0)
     }
 
     #[cfg(test)]
     pub fn workers(&self) -> usize {
-        self.all().iter().map(|lane| lock(&lane.state).workers).sum()
+        self.all().iter().map(|lane| lane.state().staff.workers).sum()
+    }
+
+    #[cfg(test)]
+    pub fn queued(&self, broker: Broker) -> usize {
+        self.lane(broker).state().queue.len()
     }
 }
 
@@ -197,70 +204,38 @@ struct Lane {
     wake: Notify,
 }
 
-/// A worker's place in the count, given back also when it panics.
-struct Seat {
-    lane: Arc<Lane>,
-    starting: bool,
-    flying: bool,
-    released: bool,
-}
+impl Desk for Lane {
+    type State = State;
 
-impl Seat {
-    fn started(&mut self, state: &mut State) {
-        if std::mem::take(&mut self.starting) {
-            state.starting -= 1;
-        }
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 
-    fn landed(&mut self, state: &mut State) {
-        if std::mem::take(&mut self.flying) {
-            state.flying -= 1;
-        }
-    }
-
-    fn release(&mut self, state: &mut State) {
-        self.started(state);
-        self.landed(state);
-        state.workers -= 1;
-        self.released = true;
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        if !self.released {
-            let lane = Arc::clone(&self.lane);
-            let grow = {
-                let mut state = lock(&lane.state);
-                self.release(&mut state);
-                // Dropped otherwise, the runtime ends: a successor would be dropped at once, and its successor.
-                std::thread::panicking() && state.grow()
-            };
-            if grow {
-                lane.spawn();
-            }
-            lane.wake.notify_one();
+    fn attend(self: &Arc<Self>) {
+        let grow = self.broker != NOBODY && self.state().grow();
+        if grow {
+            self.spawn();
+        } else {
+            self.wake.notify_one();
         }
     }
 }
 
 impl Lane {
     fn push(self: &Arc<Self>, item: Item) {
-        let (grow, wake) = {
-            let mut state = lock(&self.state);
+        let worth_a_look = {
+            let mut state = self.state();
             state.push(item);
-            // The first to wait behind a request in flight wakes a worker to see whether that one stalls.
-            (self.broker != NOBODY && state.grow(), state.queue.len() == 1 || state.may_fly())
+            // The first to wait behind a request in flight has a worker see whether that one stalls.
+            state.queue.len() == 1 || state.may_fly()
         };
-        if grow {
-            self.spawn();
-        } else if wake {
-            self.wake.notify_one();
+        if worth_a_look {
+            self.attend();
         }
     }
 
     fn spawn(self: &Arc<Self>) {
-        let seat = Seat { lane: Arc::clone(self), starting: true, flying: false, released: false };
+        let seat = Seat::new(Arc::clone(self));
         let Some(lanes) = self.lanes.upgrade() else { return };
         let runtime = lanes.cluster.runtime().clone();
         let stop = lanes.stop.clone();
@@ -274,15 +249,14 @@ impl Lane {
     }
 
     /// The next batch; None when this worker is to end (its seat is then released).
-    async fn next(self: &Arc<Self>, lanes: &Lanes, seat: &mut Seat) -> Option<Vec<Item>> {
+    async fn next(self: &Arc<Self>, lanes: &Lanes, seat: &mut Seat<Self>) -> Option<Vec<Item>> {
         loop {
             let (batch, grow, left, patience) = {
-                let mut state = lock(&self.state);
-                seat.started(&mut state);
+                let mut state = self.state();
+                seat.has_started(&mut state);
                 let batch = take(&mut state, lanes);
                 if !batch.is_empty() {
-                    state.flying += 1;
-                    seat.flying = true;
+                    seat.took_off(&mut state);
                 }
                 let grow = state.grow();
                 if batch.is_empty() {
@@ -300,9 +274,9 @@ impl Lane {
                 return Some(batch);
             }
             let woken = tokio::time::timeout(patience, self.wake.notified()).await;
-            let mut state = lock(&self.state);
+            let mut state = self.state();
             state.idle -= 1;
-            if woken.is_err() && patience == IDLE && state.queue.is_empty() && state.workers > 1 {
+            if woken.is_err() && patience == IDLE && state.queue.is_empty() && state.staff.workers > 1 {
                 seat.release(&mut state);
                 return None;
             }
@@ -313,7 +287,7 @@ impl Lane {
     fn expire(&self) {
         let Some(lanes) = self.lanes.upgrade() else { return };
         let limit = lanes.cluster.options().append_timeout;
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         while state.queue.front().is_some_and(|item| item.queued.elapsed() >= limit) {
             let _expired = state.pop();
             lanes.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -342,8 +316,8 @@ fn take(state: &mut State, lanes: &Lanes) -> Vec<Item> {
     batch
 }
 
-async fn work(lanes: Arc<Lanes>, mut seat: Seat) {
-    let lane = Arc::clone(&seat.lane);
+async fn work(lanes: Arc<Lanes>, mut seat: Seat<Lane>) {
+    let lane = Arc::clone(&seat.desk);
     let cluster = &lanes.cluster;
     let limit = cluster.options().append_timeout;
     let mut link: Option<Wire> = None;
@@ -363,9 +337,8 @@ async fn work(lanes: Arc<Lanes>, mut seat: Seat) {
                         tracing::warn!(%error, broker = lane.broker, failures, "no connection to append on");
                     }
                     cluster.doubt();
-                    lanes.reroute();
                     lane.expire();
-                    let mut state = lock(&lane.state);
+                    let mut state = lane.state();
                     if state.queue.is_empty() {
                         seat.release(&mut state);
                         return;
@@ -387,14 +360,14 @@ async fn work(lanes: Arc<Lanes>, mut seat: Seat) {
                     Err(error) => Err(error),
                 };
                 kill_point("journal.append.after");
-                seat.landed(&mut lock(&lane.state));
+                seat.landed(&mut lane.state());
                 if answer.is_ok() {
                     link = Some(connected);
                 }
                 produce::settle(&lanes, answer, parts)
             }
             Err(error) => {
-                seat.landed(&mut lock(&lane.state));
+                seat.landed(&mut lane.state());
                 link = Some(connected);
                 Err(error)
             }

@@ -63,11 +63,22 @@ async fn what_a_former_leader_refuses_goes_to_the_leader_and_all_else_is_answere
     let answer = ProduceResponse::default().with_responses(vec![TopicProduceResponse::default().with_partition_responses(told)]);
     assert!(produce::settle(&lanes, Ok(answer), parts).is_ok(), "something was taken");
     assert!(answers[0].try_recv().is_err(), "it waits on");
-    assert_eq!(lock(&lanes.lane(2).state).queue.len(), 1);
+    assert_eq!(lanes.queued(2), 1);
     assert!(answers[1].try_recv().unwrap().is_ok());
     for answer in &mut answers[2..] {
         assert!(matches!(answer.try_recv(), Ok(Err(JournalError::Unknown(_)))));
     }
+}
+
+#[tokio::test]
+async fn a_request_is_bounded() {
+    let lanes = lanes(AN_HOUR);
+    let mut state = State::default();
+    let count = 2 * BUDGET / item(Instant::now()).bytes();
+    (0..count).for_each(|_| state.push(item(Instant::now())));
+    lanes.waiting.store(count, Ordering::Relaxed);
+    let bytes = take(&mut state, &lanes).iter().map(Item::bytes).sum::<usize>();
+    assert!((BUDGET - 200..=BUDGET).contains(&bytes), "{bytes}");
 }
 
 fn long_ago() -> Instant {
@@ -79,7 +90,7 @@ fn a_part_of_a_batch_waits_for_the_request_in_flight_unless_that_stalls() {
     let mut state = State::default();
     state.push(item(Instant::now()));
     assert!(state.may_fly(), "nothing is in flight");
-    state.flying = 1;
+    state.staff.flying = 1;
     assert!(!state.may_fly());
     state.bytes = BUDGET;
     assert!(state.may_fly(), "a full one goes by another connection");
@@ -94,18 +105,18 @@ fn a_worker_is_added_only_while_full_or_stalled_batches_wait() {
     let mut state = State::default();
     state.push(item(Instant::now()));
     assert!(state.grow(), "the first, for one record");
-    state.starting = 0;
+    state.staff.starting = 0;
     assert!(!state.grow(), "nothing full waits");
     state.bytes = BUDGET;
     assert!(state.grow());
     assert!(!state.grow(), "one starts at a time");
-    state.starting = 0;
+    state.staff.starting = 0;
     state.idle = 1;
     assert!(!state.grow(), "one is idle");
     state.idle = 0;
-    state.workers = MAX_WORKERS;
+    state.staff.workers = MAX_WORKERS;
     assert!(!state.grow());
-    let mut state = State { workers: 1, flying: 1, ..State::default() };
+    let mut state = State { staff: Staff { workers: 1, flying: 1, ..Staff::default() }, ..State::default() };
     state.push(item(long_ago()));
     assert!(state.grow(), "what stalls behind the only connection gets another");
 }

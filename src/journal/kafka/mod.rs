@@ -7,9 +7,12 @@
 mod access;
 mod cluster;
 mod lane;
+#[cfg(test)]
+mod network_tests;
 mod poll;
 mod produce;
 mod records;
+mod seat;
 #[cfg(test)]
 mod tests;
 mod topics;

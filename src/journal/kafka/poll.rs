@@ -3,7 +3,7 @@
 //! A process reads every partition all the time. One request for each would cost both sides most of what reading costs.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use kafka_protocol::ResponseError;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::JournalError;
 use super::cluster::{Broker, Cluster, Leaders, timed};
+use super::seat::{Desk, Seat, Staff};
 use super::wire::{Request, Wire, topic_name};
 use super::{is_of_the_past, lock, unknown, worth_a_line};
 use crate::domain::{Offset, Partition};
@@ -63,17 +64,22 @@ struct Ask {
 #[derive(Default)]
 struct State {
     asks: VecDeque<Ask>,
-    workers: usize,
-    /// Workers whose request is in flight.
-    flying: usize,
+    staff: Staff,
+}
+
+impl AsMut<Staff> for State {
+    fn as_mut(&mut self) -> &mut Staff {
+        &mut self.staff
+    }
 }
 
 impl State {
-    /// Whether another worker is wanted; counts it if so.
+    /// Whether another worker is wanted; hires it if so.
     fn grow(&mut self) -> bool {
-        let more = !self.asks.is_empty() && self.workers == self.flying && self.workers < MAX_WORKERS;
+        let Staff { workers, flying, .. } = self.staff;
+        let more = !self.asks.is_empty() && workers == flying && workers < MAX_WORKERS;
         if more {
-            self.workers += 1;
+            self.staff.hire();
         }
         more
     }
@@ -122,7 +128,7 @@ impl Polls {
         let broker = self.cluster.leaders().of(partition);
         let make = || Arc::new(Poll { polls: Weak::clone(&self.this), broker, state: Mutex::default(), wake: Notify::new() });
         let poll = Arc::clone(lock(&self.by_broker).entry(broker).or_insert_with(make));
-        lock(&poll.state).asks.push_back(Ask { partition, from, max_bytes, until: Instant::now() + wait, done });
+        poll.state().asks.push_back(Ask { partition, from, max_bytes, until: Instant::now() + wait, done });
         poll.attend();
         answer
     }
@@ -136,55 +142,27 @@ struct Poll {
     wake: Notify,
 }
 
-/// A worker's place in the count, given back also when it panics.
-struct Seat {
-    poll: Arc<Poll>,
-    flying: bool,
-    released: bool,
-}
+impl Desk for Poll {
+    type State = State;
 
-impl Seat {
-    fn landed(&mut self, state: &mut State) {
-        if std::mem::take(&mut self.flying) {
-            state.flying -= 1;
-        }
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 
-    fn release(&mut self, state: &mut State) {
-        self.landed(state);
-        state.workers -= 1;
-        self.released = true;
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        if !self.released {
-            let poll = Arc::clone(&self.poll);
-            self.release(&mut lock(&poll.state));
-            // Dropped otherwise, the runtime ends: a successor would be dropped at once, and its successor.
-            if std::thread::panicking() {
-                poll.attend();
-            } else {
-                poll.wake.notify_one();
-            }
-        }
-    }
-}
-
-impl Poll {
-    /// Sees to it that somebody looks at the asks.
     fn attend(self: &Arc<Self>) {
-        if lock(&self.state).grow() {
+        let grow = self.state().grow();
+        if grow {
             self.spawn();
         } else {
             self.wake.notify_one();
         }
     }
+}
 
+impl Poll {
     fn spawn(self: &Arc<Self>) {
         let Some(polls) = self.polls.upgrade() else { return };
-        let seat = Seat { poll: Arc::clone(self), flying: false, released: false };
+        let seat = Seat::new(Arc::clone(self));
         let (cluster, stop) = (Arc::clone(&polls.cluster), polls.stop.clone());
         polls.cluster.runtime().spawn(async move {
             tokio::select! {
@@ -195,17 +173,16 @@ impl Poll {
     }
 
     /// What to ask for next, once `expected` asks are there or those who were answered had time to ask again. None: this worker ends.
-    async fn next(self: &Arc<Self>, seat: &mut Seat, expected: usize) -> Option<Vec<Ask>> {
+    async fn next(self: &Arc<Self>, seat: &mut Seat<Self>, expected: usize) -> Option<Vec<Ask>> {
         let gathered = Instant::now() + GATHER;
         loop {
             let patience = {
-                let mut state = lock(&self.state);
+                let mut state = self.state();
                 let now = Instant::now();
                 if !state.asks.is_empty() && (state.asks.len() >= expected || now >= gathered) {
                     let group = state.take();
                     if !group.is_empty() {
-                        state.flying += 1;
-                        seat.flying = true;
+                        seat.took_off(&mut state);
                         let grow = state.grow();
                         drop(state);
                         if grow {
@@ -218,7 +195,7 @@ impl Poll {
             };
             let woken = tokio::time::timeout(patience, self.wake.notified()).await;
             if woken.is_err() && patience == IDLE {
-                let mut state = lock(&self.state);
+                let mut state = self.state();
                 if state.asks.is_empty() {
                     seat.release(&mut state);
                     return None;
@@ -226,33 +203,16 @@ impl Poll {
             }
         }
     }
-
-    /// Answers everybody who waits here: they ask again, whoever leads then.
-    fn fail(&self, error: &JournalError) {
-        let asks = std::mem::take(&mut lock(&self.state).asks);
-        for ask in asks {
-            let _gone = ask.done.send(Err(error.clone()));
-        }
-    }
 }
 
-async fn work(cluster: Arc<Cluster>, mut seat: Seat) {
-    let poll = Arc::clone(&seat.poll);
+async fn work(cluster: Arc<Cluster>, mut seat: Seat<Poll>) {
+    let poll = Arc::clone(&seat.desk);
     let mut link: Option<Wire> = None;
     let mut failures: u32 = 0;
     let mut expected = 0;
     let mut leaders = cluster.watch();
     loop {
         let Some(group) = poll.next(&mut seat, expected).await else { return };
-        let known = cluster.leaders();
-        let (group, strays): (Vec<_>, Vec<_>) = group.into_iter().partition(|ask| known.of(ask.partition) == poll.broker);
-        for ask in strays {
-            let _gone = ask.done.send(Err(moved()));
-        }
-        if group.is_empty() {
-            seat.landed(&mut lock(&poll.state));
-            continue;
-        }
         let mut sent_at = Instant::now();
         let lost = |leaders: &Arc<Leaders>| group.iter().any(|ask| leaders.of(ask.partition) != poll.broker);
         let exchange = async {
@@ -277,22 +237,23 @@ async fn work(cluster: Arc<Cluster>, mut seat: Seat) {
             // A broker that went silent must not keep anybody from the new leader.
             _ = leaders.wait_for(lost) => None,
         };
-        seat.landed(&mut lock(&poll.state));
+        seat.landed(&mut poll.state());
         match outcome {
             Some(Ok(answer)) => {
                 failures = 0;
                 expected = group.len();
                 for ask in deliver(&cluster, group, answer, sent_at).into_iter().rev() {
-                    lock(&poll.state).asks.push_front(ask);
+                    poll.state().asks.push_front(ask);
                 }
             }
             None => {
                 let known = cluster.leaders();
                 for ask in group.into_iter().rev() {
                     if known.of(ask.partition) == poll.broker {
-                        lock(&poll.state).asks.push_front(ask);
+                        poll.state().asks.push_front(ask);
                     } else {
-                        let _gone = ask.done.send(Err(moved()));
+                        let moved = unknown("fetch", &"the partition has another leader");
+                        let _gone = ask.done.send(Err(moved));
                     }
                 }
                 expected = 0;
@@ -306,15 +267,10 @@ async fn work(cluster: Arc<Cluster>, mut seat: Seat) {
                 for ask in group {
                     let _gone = ask.done.send(Err(error.clone()));
                 }
-                poll.fail(&error);
                 expected = 0;
             }
         }
     }
-}
-
-fn moved() -> JournalError {
-    JournalError::Unknown("fetch: the partition has another leader".into())
 }
 
 fn request(group: &[Ask], topic: &str, wait: Duration) -> FetchRequest {
@@ -398,9 +354,9 @@ mod tests {
         let mut state = State { asks: [ask(1, POLL).0].into(), ..State::default() };
         assert!(state.grow(), "the first");
         assert!(!state.grow(), "it has not left yet");
-        state.flying = 1;
+        state.staff.flying = 1;
         assert!(state.grow());
-        (state.workers, state.flying) = (MAX_WORKERS, MAX_WORKERS);
+        (state.staff.workers, state.staff.flying) = (MAX_WORKERS, MAX_WORKERS);
         assert!(!state.grow());
     }
 

@@ -7,6 +7,7 @@ use rskafka::chrono::{DateTime, Utc};
 use rskafka::client::ClientBuilder;
 use rskafka::client::partition::{Compression, UnknownTopicHandling};
 use rskafka::record::Record;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ impl wire::Request for OffsetFetchRequest {
 
 const TEN_SECONDS: Duration = Duration::from_secs(10);
 
-fn options(partitions: i32) -> KafkaOptions {
+pub fn options(partitions: i32) -> KafkaOptions {
     let name = format!("test-journal-{}", uuid::Uuid::new_v4());
     KafkaOptions {
         brokers: vec![std::env::var("COUPON_TEST_KAFKA").unwrap_or_else(|_| "127.0.0.1:19092".into())],
@@ -35,7 +36,7 @@ fn options(partitions: i32) -> KafkaOptions {
     }
 }
 
-async fn connect(options: &KafkaOptions) -> KafkaJournal {
+pub async fn connect(options: &KafkaOptions) -> KafkaJournal {
     KafkaJournal::connect(options.clone()).await.expect("a broker at COUPON_TEST_KAFKA or 127.0.0.1:19092")
 }
 
@@ -59,7 +60,7 @@ async fn settings_of(journal: &KafkaJournal) -> TopicSettings {
     TopicSettings::read(&mut wire, &journal.options.topic).await.unwrap()
 }
 
-async fn delete_topics(options: &KafkaOptions) {
+pub async fn delete_topics(options: &KafkaOptions) {
     let client = ClientBuilder::new(options.brokers.clone()).build().await.unwrap();
     let controller = client.controller_client().unwrap();
     for name in [&options.topic, &options.dead_letter_topic] {
@@ -220,9 +221,9 @@ async fn warm_makes_every_connection() {
     delete_topics(&options).await;
 }
 
-/// Nobody was told that it landed, and nobody sends it any more: the worker's place is not taken by another, and another.
+/// Nobody was told what became of them, and nobody sends them any more: a worker's place is not taken by another, and another.
 #[test]
-fn a_process_ends_with_an_append_that_was_not_sent() {
+fn a_process_ends_with_an_append_and_a_fetch_that_were_not_sent() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for is_dropped_first in [true, false] {
         let options = options(1);
@@ -233,10 +234,12 @@ fn a_process_ends_with_an_append_that_was_not_sent() {
             journal
         });
         let mut answer = journal.lanes.push(0, ("key".into(), "value".into())).unwrap();
+        let mut read = journal.polls.ask(0, 0, 1_000, Duration::ZERO);
         let kept = (!is_dropped_first).then_some(journal);
         drop(running);
         drop(kept);
-        assert!(matches!(answer.try_recv(), Err(tokio::sync::oneshot::error::TryRecvError::Closed)));
+        assert!(matches!(answer.try_recv(), Err(TryRecvError::Closed)));
+        assert!(read.try_recv().is_err());
         runtime().block_on(delete_topics(&options));
     }
 }
@@ -260,4 +263,7 @@ fn nothing_read_below_the_high_watermark_is_not_taken_for_the_end() {
     let answer = |high_watermark| poll::Answer { batches: Default::default(), high_watermark, sent_at: Instant::now() };
     assert_eq!(fetched(answer(5), 5).unwrap().high_watermark, 5);
     assert!(matches!(fetched(answer(6), 5), Err(JournalError::Unknown(_))));
+    let batches = records::encode(&[("key".into(), "value".into())], 0).unwrap();
+    let records = fetched(poll::Answer { batches, ..answer(0) }, 0).unwrap();
+    assert_eq!(records.high_watermark, 1, "the record is committed, whatever was noted before it was read");
 }
