@@ -122,12 +122,9 @@ impl Lanes {
     }
 
     /// Puts a counted item on the way to its partition's leader.
-    fn queue(&self, item: Item) {
-        let (partition, leader) = (item.partition, self.cluster.leaders().of(item.partition));
-        self.lane(leader).push(item);
-        // The leader may have changed in between, after all that waited had been taken to the new one.
-        if self.cluster.leaders().of(partition) != leader {
-            self.reroute();
+    fn queue(&self, mut item: Item) {
+        while let Err(refused) = self.lane(self.cluster.leaders().of(item.partition)).offer(item, &self.cluster) {
+            item = refused;
         }
     }
 
@@ -222,9 +219,14 @@ impl Desk for Lane {
 }
 
 impl Lane {
-    fn push(self: &Arc<Self>, item: Item) {
+    /// Takes an item, or gives it back when this broker does not lead its partition (any more).
+    fn offer(self: &Arc<Self>, item: Item, cluster: &Cluster) -> Result<(), Item> {
         let worth_a_look = {
             let mut state = self.state();
+            // Under the lock: after a change of leaders somebody goes through the queue, and must find what came before.
+            if cluster.leaders().of(item.partition) != self.broker {
+                return Err(item);
+            }
             state.push(item);
             // The first to wait behind a request in flight has a worker see whether that one stalls.
             state.queue.len() == 1 || state.may_fly()
@@ -232,6 +234,7 @@ impl Lane {
         if worth_a_look {
             self.attend();
         }
+        Ok(())
     }
 
     fn spawn(self: &Arc<Self>) {

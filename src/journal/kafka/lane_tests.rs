@@ -81,6 +81,21 @@ async fn a_request_is_bounded() {
     assert!((BUDGET - 200..=BUDGET).contains(&bytes), "{bytes}");
 }
 
+#[tokio::test]
+async fn a_record_queued_while_the_leader_changes_is_not_left_behind() {
+    let lanes = lanes(AN_HOUR);
+    let partition_of = |broker| Leaders { partitions: vec![(broker, broker)], ..Leaders::default() };
+    lanes.cluster.learn(partition_of(1));
+    lanes.queue(item(Instant::now()));
+    let former = lanes.lane(1);
+    lanes.cluster.learn(partition_of(2));
+    lanes.reroute();
+    assert_eq!((lanes.queued(1), lanes.queued(2)), (0, 1));
+    assert!(former.offer(item(Instant::now()), &lanes.cluster).is_err(), "found before the change, and asked after it");
+    lanes.queue(item(Instant::now()));
+    assert_eq!((lanes.queued(1), lanes.queued(2)), (0, 2));
+}
+
 fn long_ago() -> Instant {
     Instant::now().checked_sub(STALL).unwrap()
 }
