@@ -7,6 +7,7 @@
 
 mod feed;
 mod fold;
+mod known;
 pub mod limiter;
 #[cfg(test)]
 mod resume_tests;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Consumer;
 use super::feed::{Feed, Parcel};
 use super::fold::{Run, Trace, fold, overlay};
+use super::known::Known;
 use crate::domain::{EpochMillis, Offset, Partition, StopReason};
 use crate::follower::{StartError, check_same_log};
 use crate::journal::RawRecord;
@@ -52,6 +53,7 @@ pub(super) struct Worker {
     /// Partitions to go first in the next batch, so that none starves behind a busy one.
     turn: Partition,
     epoch: u64,
+    known: Known,
     last_batch: Option<Instant>,
     parcels: (mpsc::Sender<Parcel>, mpsc::Receiver<Parcel>),
     cancel: CancellationToken,
@@ -68,6 +70,7 @@ impl Consumer {
             waiting: BTreeMap::new(),
             turn: 0,
             epoch: 0,
+            known: Known::default(),
             last_batch: None,
             parcels: mpsc::channel(16),
             cancel,
@@ -314,7 +317,7 @@ impl Worker {
     }
 
     /// Writes runs until that is done or somebody else did; waits out a ledger that is away. `failed` is what a first try ended with.
-    async fn write(&self, runs: &[Run], mut failed: Option<LedgerError>) -> Outcome {
+    async fn write(&mut self, runs: &[Run], mut failed: Option<LedgerError>) -> Outcome {
         if runs.is_empty() {
             return Outcome::Written;
         }
@@ -346,28 +349,35 @@ impl Worker {
         }
     }
 
-    async fn try_write(&self, runs: &[Run]) -> Result<(), LedgerError> {
+    async fn try_write(&mut self, runs: &[Run]) -> Result<(), LedgerError> {
         let decided = self.decide(runs, None).await?;
         put(&self.consumer, &decided).await
     }
 
     /// Decides runs on the ledger's state, or on what that will be once the batch `after` is written, and takes the permits for their rows.
-    async fn decide(&self, runs: &[Run], after: Option<&Batch>) -> Result<Decided, LedgerError> {
+    async fn decide(&mut self, runs: &[Run], after: Option<&Batch>) -> Result<Decided, LedgerError> {
         if runs.is_empty() {
             return Ok(Decided { batch: Batch::default(), traces: Vec::new() });
         }
         let mut wanted = HashMap::new();
         for run in runs {
-            run.wants(&mut wanted);
+            self.known.goes_on(run.partition, run.from);
         }
-        let partitions: Vec<_> = runs.iter().map(|run| run.partition).collect();
-        kill_point("consumer.load.before");
-        let mut loaded = self.consumer.ledger.load(&partitions, &wanted).await?;
-        if let Some(batch) = after {
-            overlay(&mut loaded, batch);
+        for run in runs {
+            run.wants(&self.known, &mut wanted);
         }
-        check_positions(runs, &loaded)?;
-        let (batch, traces) = fold(runs, &mut loaded);
+        let mut loaded = Loaded::default();
+        // All known: the offsets say at the commit whether it is still so.
+        if !wanted.is_empty() {
+            let partitions: Vec<_> = runs.iter().map(|run| run.partition).collect();
+            kill_point("consumer.load.before");
+            loaded = self.consumer.ledger.load(&partitions, &wanted).await?;
+            if let Some(batch) = after {
+                overlay(&mut loaded, batch);
+            }
+            check_positions(runs, &loaded)?;
+        }
+        let (batch, traces) = fold(runs, &mut loaded, &mut self.known);
         kill_point("consumer.fold.after");
         self.take_permits(batch.issued.len()).await;
         Ok(Decided { batch, traces })

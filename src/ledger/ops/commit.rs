@@ -16,6 +16,9 @@ use crate::ledger::{Batch, Committed, CouponRow, DEAD_LETTER_BYTES, DeadLetter, 
 /// Rows a statement: far below the 65,535 placeholders of MySQL and the 32,766 of SQLite.
 const CHUNK: usize = 1_000;
 
+/// Issued rows a statement that is prepared once for a connection, which needs their number to be fixed.
+const BLOCK: usize = 250;
+
 /// How the issued rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rows {
@@ -100,11 +103,14 @@ async fn put_issued<S: Session>(session: &mut S, batch: &Batch, rows: Rows) -> R
     sorted.sort_by_key(|row| (row.coupon, row.sequence));
     let partitions: HashMap<_, _> = batch.coupons.iter().map(|row| (row.coupon, row.partition)).collect();
     let mut committed = Committed::default();
-    for chunk in sorted.chunks(CHUNK) {
+    for chunk in sorted.chunks(BLOCK) {
         let now = now_millis();
         let raws: Vec<IssuedRaw> = chunk.iter().map(|row| IssuedRaw::new(row, now)).collect();
         if rows == Rows::Together {
-            session.execute(diesel::insert_into(issued_coupons::table).values(raws)).await?;
+            match <Box<[IssuedRaw; BLOCK]>>::try_from(raws) {
+                Ok(block) => session.execute(diesel::insert_into(issued_coupons::table).values(block)).await?,
+                Err(rest) => session.execute(diesel::insert_into(issued_coupons::table).values(rest)).await?,
+            };
             committed.rows += chunk.len();
             continue;
         }
