@@ -5,6 +5,7 @@
 //! ```
 //! Claims are for liveness only. A worker that lost one and does not know commits nothing: the offset it moves from is no longer there.
 
+mod commit;
 mod feed;
 mod fold;
 mod known;

@@ -6,16 +6,18 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Consumer;
+use super::commit::{Decided, Written, put};
 use super::feed::{Feed, Parcel};
-use super::fold::{Run, Trace, fold, overlay};
+use super::fold::{Run, fold, overlay};
 use super::known::Known;
 use crate::domain::{EpochMillis, Offset, Partition, StopReason};
 use crate::follower::{StartError, check_same_log};
 use crate::journal::RawRecord;
 use crate::kill_point::kill_point;
-use crate::ledger::{Batch, Committed, LedgerError, Loaded};
+use crate::ledger::{Batch, LedgerError, Loaded};
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(2);
@@ -37,12 +39,6 @@ struct Taken {
     stops: Vec<(Partition, (Offset, StopReason))>,
     /// When the log took the first of each partition.
     oldest: Vec<(Partition, EpochMillis)>,
-}
-
-/// A batch that only needs to be written.
-struct Decided {
-    batch: Batch,
-    traces: Vec<Trace>,
 }
 
 pub(super) struct Worker {
@@ -223,10 +219,11 @@ impl Worker {
         batch
     }
 
-    /// Writes batch after batch while there are any. The next one is read and decided while one is written.
+    /// Writes batch after batch while there are any. While one is written, the one before it is told of and the next one decided.
     async fn drain(&mut self, owned: &watch::Receiver<Vec<Partition>>) {
         let mut next = self.take();
         let mut decided = None;
+        let mut untold: Option<Written> = None;
         while let Some(taken) = next.take() {
             for (partition, at) in &taken.oldest {
                 self.consumer.note_progress(*partition, |progress| progress.oldest_at = *at);
@@ -238,12 +235,17 @@ impl Worker {
             };
             let outcome = match ready {
                 Ok(ready) => {
-                    let consumer = Arc::clone(&self.consumer);
-                    let (written, ahead) = tokio::join!(put(&consumer, &ready), self.look_ahead(&ready.batch, owned));
-                    (next, decided) = ahead;
-                    match written {
-                        Ok(()) => {
-                            consumer.metrics.consumer_batch_seconds.observe(started.elapsed().as_secs_f64());
+                    let ready = Arc::new(ready);
+                    // On a thread of its own: what is done meanwhile does not hold up its next statement.
+                    let writing = AbortOnDropHandle::new(tokio::spawn(put(Arc::clone(&self.consumer), Arc::clone(&ready))));
+                    if let Some(written) = untold.take() {
+                        written.tell(&self.consumer).await;
+                    }
+                    (next, decided) = self.look_ahead(&ready.batch, owned).await;
+                    match writing.await.unwrap_or_else(|error| Err(LedgerError::Down(format!("the write ended: {error}")))) {
+                        Ok(committed) => {
+                            self.consumer.metrics.consumer_batch_seconds.observe(started.elapsed().as_secs_f64());
+                            untold = Some(Written { decided: ready, committed });
                             Outcome::Written
                         }
                         Err(error) => {
@@ -261,6 +263,9 @@ impl Worker {
                     self.forget(run.partition);
                 }
             }
+        }
+        if let Some(written) = untold {
+            written.tell(&self.consumer).await;
         }
     }
 
@@ -350,8 +355,10 @@ impl Worker {
     }
 
     async fn try_write(&mut self, runs: &[Run]) -> Result<(), LedgerError> {
-        let decided = self.decide(runs, None).await?;
-        put(&self.consumer, &decided).await
+        let decided = Arc::new(self.decide(runs, None).await?);
+        let committed = put(Arc::clone(&self.consumer), Arc::clone(&decided)).await?;
+        Written { decided, committed }.tell(&self.consumer).await;
+        Ok(())
     }
 
     /// Decides runs on the ledger's state, or on what that will be once the batch `after` is written, and takes the permits for their rows.
@@ -397,49 +404,6 @@ impl Worker {
             }
         }
         self.consumer.metrics.limiter_wait_seconds_total.inc_by(started.elapsed().as_secs_f64());
-    }
-}
-
-/// Writes what was decided, in one transaction, and tells of it.
-async fn put(consumer: &Consumer, Decided { batch, traces }: &Decided) -> Result<(), LedgerError> {
-    if batch.moves.is_empty() {
-        return Ok(());
-    }
-    kill_point("consumer.commit.before");
-    let committed = consumer.ledger.commit(batch).await?;
-    kill_point("consumer.commit.after");
-    tell(consumer, batch, &committed, traces).await;
-    kill_point("consumer.batch.after");
-    Ok(())
-}
-
-async fn tell(consumer: &Consumer, batch: &Batch, committed: &Committed, traces: &[Trace]) {
-    consumer.metrics.ledger_rows_total.inc_by(u64::try_from(committed.rows).unwrap_or(0));
-    for moved in &batch.moves {
-        consumer.note_progress(moved.partition, |progress| {
-            progress.next = moved.to;
-            progress.oldest_at = 0;
-        });
-    }
-    let dead: HashMap<_, _> =
-        committed.dead.iter().filter_map(|letter| letter.win.as_ref().map(|win| ((win.coupon, &win.user), letter))).collect();
-    for Trace { coupon, user, trace_id } in traces {
-        match dead.get(&(*coupon, user)) {
-            None => tracing::info!(coupon.id = %coupon, user.id = %user, trace_id, "issued"),
-            Some(letter) => {
-                tracing::warn!(coupon.id = %coupon, user.id = %user, trace_id, error = %letter.error, "refused row is a dead letter");
-            }
-        }
-    }
-    for letter in &batch.dead_letters {
-        tracing::warn!(partition = letter.partition, offset = letter.log_offset, error = %letter.error, "unreadable record is a dead letter");
-    }
-    for letter in batch.dead_letters.iter().chain(&committed.dead) {
-        // The table has them all: a topic that is away must not hold up the drain.
-        if let Err(error) = consumer.journal.copy_dead_letter(letter.key.clone(), letter.value.clone()).await {
-            tracing::warn!(%error, "cannot copy dead letters to their topic: the table has them");
-            break;
-        }
     }
 }
 
