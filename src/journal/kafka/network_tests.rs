@@ -103,6 +103,24 @@ async fn what_waits_for_a_leader_goes_to_the_first_there_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_partition_is_told_once_somebody_leads_it() {
+    let options = options(1);
+    let journal = Arc::new(connect(&options).await);
+    let truth = leaders(&journal);
+    let (leader, epoch) = truth.partitions[0];
+    let led_by = |broker, terms| Leaders { partitions: vec![(broker, epoch + terms)], ..truth.clone() };
+    journal.cluster.learn(led_by(NOBODY, 1));
+    let asking = AbortOnDropHandle::new(tokio::spawn({
+        let journal = Arc::clone(&journal);
+        async move { journal.bounds(0).await }
+    }));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    journal.cluster.learn(led_by(leader, 2));
+    assert_eq!(asking.await.unwrap().unwrap(), Bounds { begin: 0, end: 0 });
+    delete_topics(&options).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_cannot_be_reached_keeps_nothing_and_nobody_busy() {
     let options = KafkaOptions { append_timeout: Duration::from_millis(200), ..KafkaOptions::default() };
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
