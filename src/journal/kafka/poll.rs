@@ -370,7 +370,7 @@ mod tests {
         };
         let told = vec![data(0, 10, b"", 0), data(1, 12, b"", 0), data(2, 10, b"", 0), data(3, 12, b"records", 0), data(4, -1, b"", 1)];
         let answer = FetchResponse::default().with_responses(vec![FetchableTopicResponse::default().with_partitions(told)]);
-        let waits = [POLL * 100, POLL * 100, Duration::ZERO, POLL * 100, POLL * 100, POLL * 100];
+        let waits = [POLL * 100, Duration::ZERO, Duration::ZERO, POLL * 100, POLL * 100, POLL * 100];
         let (group, mut answers): (Vec<_>, Vec<_>) = (0..).zip(waits).map(|(partition, wait)| ask(partition, wait)).unzip();
         let kept: Vec<_> = deliver(&cluster, group, answer, Instant::now()).iter().map(|ask| ask.partition).collect();
         assert_eq!(kept, [1, 0]);
