@@ -48,7 +48,8 @@ fn machine() -> String {
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().collect();
     if let Some(at) = args.iter().position(|arg| arg == "--constant") {
-        constant::serve(args[at + 1].parse().unwrap(), SECRET);
+        let secret = std::env::var("JWT_SECRET").unwrap_or_else(|_| SECRET.to_owned());
+        constant::serve(args[at + 1].parse().unwrap(), &secret);
         return ExitCode::SUCCESS;
     }
     let only = std::env::var("ONLY").unwrap_or_default();

@@ -9,6 +9,7 @@
 #   PORT=18700              the first of the ports used: PORT to PORT+99
 #   START_SECONDS=180       how long a process may take until it is ready
 #   AUDIT_SECONDS=120       how long the drain may take until everything accepted is written
+#   CEILING=1               of a burst: let the same crowd go first at a server that always gives the same answer, and compare
 #   KEEP_STACK=1            leave the servers running that were started here
 #   KEEP_DATA=1             keep the data of Prometheus and of embedded parts in the report's folder
 #   COUPON_SVC=FILE         the service's binary (default: built now)
@@ -32,6 +33,7 @@ export COMMAND
 SCENARIO=${SCENARIO:-burst} STACK=${STACK:-embedded}
 APIS=${APIS:-2} CONSUMERS=${CONSUMERS:-2}
 PORT=${PORT:-18700}
+CEILING=${CEILING:-0} CEILING_PORT=$((PORT + 97))
 PROMETHEUS_PORT=$((PORT + 98)) SAMPLER_PORT=$((PORT + 99))
 PROMETHEUS_URL=http://127.0.0.1:$PROMETHEUS_PORT
 export IDENTITY=${IDENTITY:-jwt} PYTHONDONTWRITEBYTECODE=1
@@ -40,6 +42,7 @@ export IDENTITY=${IDENTITY:-jwt} PYTHONDONTWRITEBYTECODE=1
 [[ $STACK == embedded || $STACK == distributed ]] || die "STACK is '$STACK'; it must be embedded or distributed"
 [[ $IDENTITY == header || $IDENTITY == jwt ]] || die "IDENTITY is '$IDENTITY'; it must be header or jwt"
 ((APIS >= 1 && CONSUMERS >= 1 && APIS + CONSUMERS <= 39)) || die "APIS and CONSUMERS must be at least 1, and 39 at most together"
+[[ $CEILING != 1 || $SCENARIO == burst && $IDENTITY == jwt ]] || die "CEILING=1 is for SCENARIO=burst with IDENTITY=jwt"
 # Users who are all there at a time; the scenarios with a rate have k6 workers instead.
 case $SCENARIO in
     burst | ramp) export USERS=${USERS:-10000} ;;
@@ -86,7 +89,8 @@ service=${COUPON_SVC:-target/release/coupon-svc}
 if [[ -z ${COUPON_SVC:-} ]]; then cargo build --release; fi
 [[ -x $service ]] || die "there is no $service"
 
-ports=("$PROMETHEUS_PORT" "$SAMPLER_PORT")
+if [[ $CEILING == 1 ]]; then cargo build --release --features bench --bin coupon-bench; fi
+ports=("$CEILING_PORT" "$PROMETHEUS_PORT" "$SAMPLER_PORT")
 for ((index = 0; index < APIS; index++)); do ports+=("$(api_port "$index")"); done
 for ((index = 0; index < APIS + CONSUMERS; index++)); do ports+=("$(ops_port "$index")"); done
 need_free_ports "${ports[@]}"
@@ -99,6 +103,7 @@ start_prometheus
 "$PYTHON" loadtest/report/machine.py "$service" "$K6" "$PROMETHEUS" >"$OUT/machine.json"
 if [[ $STACK == distributed ]]; then note_servers >"$OUT/stack-status.txt"; fi
 
+if [[ $CEILING == 1 ]]; then run_ceiling; fi
 started_at=$(date +%s.%N)
 run_crowd
 audit_crowd

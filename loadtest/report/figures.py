@@ -43,6 +43,7 @@ def figures_of(folder, run, prometheus):
         "since_t0_ms": times_of(k6, "since_t0"),
         "requests_per_second": round(sum(answers.values()) / seconds, 1) if seconds else None,
         "last_answer_ms": k6["since_t0_max_ms"],
+        "ceiling": ceiling_of(folder),
         # Where all was issued before T0 there is nothing to tell.
         "last_issued_ms": last_issued - k6["t0_ms"] if last_issued and last_issued >= k6["t0_ms"] else None,
         "not_waiting_at_t0": {name: k6[name] for name in ("late", "unconnected", "reconnected")},
@@ -50,6 +51,15 @@ def figures_of(folder, run, prometheus):
         "audit": audit,
         "processes": processes_of(run, prometheus),
     }
+
+
+def ceiling_of(folder):
+    """The same crowd at a constant answer, where it was let go at one."""
+    file = folder / "ceiling.json"
+    if not file.exists():
+        return None
+    k6 = json.loads(file.read_text())
+    return {"last_answer_ms": k6["since_t0_max_ms"], "since_t0_ms": times_of(k6, "since_t0")}
 
 
 def times_of(k6, name):
@@ -84,7 +94,7 @@ def audit_of(folder, run, report):
 def refusals_of(folder):
     """What was said instead of the three usual words, and how often."""
     words = collections.Counter()
-    file = folder / "outcomes.txt"
+    file = folder / "k6-outcomes.txt"
     if file.exists():
         with file.open() as lines:
             words.update(match.group(1) for match in map(re.compile(r"^OUTCOME (.*)$").match, lines) if match)

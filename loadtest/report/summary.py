@@ -24,9 +24,13 @@ def sections(figures):
     # Where users come one after the other, the time since T0 is when they came.
     if figures["scenario"] == "burst":
         times.append(("since T0", *(number(figures["since_t0_ms"][stat]) for stat in STATS)))
+    ceiling = figures["ceiling"]
+    if ceiling:
+        times.append(("since T0, at a constant answer", *(number(ceiling["since_t0_ms"][stat]) for stat in STATS)))
     whole = [
         ("requests a second, T0 to the last answer", number(figures["requests_per_second"])),
         ("T0 to the last answer", f"{number(figures['last_answer_ms'])} ms"),
+        *([("the same, against a constant answer", f"{figures['last_answer_ms'] / ceiling['last_answer_ms']:.2f} times as long")] if ceiling else []),
         ("T0 to the last one ISSUED", "-" if figures["last_issued_ms"] is None else f"{number(figures['last_issued_ms'])} ms"),
         (
             "audit",
