@@ -35,7 +35,7 @@ async fn bare(url: &str, users: usize) -> f64 {
             let (client, script, key) = (client.clone(), script.clone(), key.clone());
             tokio::spawn(async move {
                 for batch in (lane..users / BATCH).step_by(AT_ONCE) {
-                    let mut args = vec![TOTAL.to_string(), "0".to_owned()];
+                    let mut args = vec![TOTAL.to_string(), "0".to_owned(), BATCH.to_string()];
                     args.extend((0..BATCH).map(|number| format!("user-{}", batch * BATCH + number)));
                     let codes: Vec<i64> = script.evalsha(&client, vec![key.as_str()], args).await.unwrap();
                     assert!(codes.iter().all(|code| *code == 0));

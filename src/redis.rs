@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use fred::clients::{Client, Pool};
 use fred::interfaces::{ClientLike, KeysInterface, LuaInterface, SetsInterface};
-use fred::types::Builder;
 use fred::types::config::{Config, ReconnectError, ReconnectPolicy, ServerConfig, TlsConnector, UnresponsiveConfig};
 use fred::types::scripts::Script as FredScript;
+use fred::types::{Builder, Value};
 use futures_util::future::join_all;
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
@@ -172,20 +172,22 @@ pub struct Lane<'a> {
 }
 
 impl Lane<'_> {
-    /// Runs a script on one key; it is put into Redis where Redis does not know it.
+    /// Runs a script; it is put into Redis where Redis does not know it.
     ///
     /// # Errors
     /// No answer within the deadline, an error of the script or the server, or an answer that is not a list of numbers.
     ///
     /// # Cancellation
     /// A script that was sent is executed all the same.
-    pub async fn run(&self, script: &Script, key: &str, args: Vec<String>) -> Result<Vec<i64>, RedisAway> {
+    pub async fn run(&self, script: &Script, keys: Vec<String>, args: Vec<String>) -> Result<Vec<i64>, RedisAway> {
+        // As values of the client's own they are shared by the copy, not copied.
+        let args: Vec<Value> = args.into_iter().map(Value::from).collect();
         self.bounded(async {
-            match self.client.evalsha(script.0.sha1().clone(), key, args.clone()).await {
+            match self.client.evalsha(script.0.sha1().clone(), keys.clone(), args.clone()).await {
                 // EVAL keeps the script, so the next call finds it: one round trip less than SCRIPT LOAD first.
                 Err(error) if error.details().starts_with("NOSCRIPT") => {
                     let lua = script.0.lua().cloned().unwrap_or_default();
-                    self.client.eval(lua, key, args).await
+                    self.client.eval(lua, keys, args).await
                 }
                 answer => answer,
             }

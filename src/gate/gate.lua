@@ -1,33 +1,36 @@
--- Lets users of one coupon through until there are about as many as it has stock.
+-- Lets users of coupons through until there are about as many as each has stock.
 --
--- KEYS[1]    the set of users let through; never expires: a coupon that is over is forgotten by the service
--- ARGV[1]    total: the stock
--- ARGV[2]    issued: coupons the caller knows to be held; counts when the set is smaller (Redis came back empty)
--- ARGV[3..]  user ids, in the order they asked
+-- KEYS       for each coupon, the set of users let through; never expires: a coupon that is over is forgotten by the service
+-- ARGV       for each coupon, in the same order: its stock, the coupons the caller knows to be held (counts when the set is smaller:
+--            Redis came back empty), how many users follow, and their ids in the order they asked
 --
--- Returns one number a user: 0 pass (the user was added), 1 seen (was in the set before), 2 full.
+-- Returns one number a user, in the order of ARGV: 0 pass (the user was added), 1 seen (was in the set before), 2 full.
 --
 -- Running it twice with the same arguments adds nobody twice: whom the first run let through, the second has seen.
 
-local key = KEYS[1]
-local total = tonumber(ARGV[1])
-local taken = redis.call('SCARD', key)
-local issued = tonumber(ARGV[2])
 local verdicts = {}
+local at = 1
 
-for i = 3, #ARGV do
-  local user = ARGV[i]
-  local verdict
-  if redis.call('SISMEMBER', key, user) == 1 then
-    verdict = 1
-  elseif math.max(taken, issued) >= total then
-    verdict = 2
-  else
-    redis.call('SADD', key, user)
-    taken = taken + 1
-    verdict = 0
+for _, key in ipairs(KEYS) do
+  local total = tonumber(ARGV[at])
+  local issued = tonumber(ARGV[at + 1])
+  local last = at + 2 + tonumber(ARGV[at + 2])
+  local taken = redis.call('SCARD', key)
+  for i = at + 3, last do
+    local user = ARGV[i]
+    local verdict
+    if redis.call('SISMEMBER', key, user) == 1 then
+      verdict = 1
+    elseif math.max(taken, issued) >= total then
+      verdict = 2
+    else
+      redis.call('SADD', key, user)
+      taken = taken + 1
+      verdict = 0
+    end
+    verdicts[#verdicts + 1] = verdict
   end
-  verdicts[i - 2] = verdict
+  at = last + 1
 end
 
 return verdicts

@@ -1,9 +1,8 @@
 //! The gate over all APIs: one set a coupon in Redis, asked by `gate.lua`.
 //!
 //! Asks go through one bounded queue. A few workers each take what waits there, so the busier Redis is, the larger the batches: one
-//! script call a coupon for up to `batch` users costs a fraction of as many calls.
+//! script call for up to `batch` users, of whatever coupons, costs a fraction of as many calls.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -166,33 +165,33 @@ impl Shared {
                 return;
             }
         };
-        let mut coupons: HashMap<CouponId, Vec<Vec<Job>>> = HashMap::new();
-        for job in jobs.drain(..) {
-            let batches = coupons.entry(job.ask.coupon).or_default();
-            match batches.last_mut() {
-                Some(batch) if batch.len() < self.batch => batch.push(job),
-                _ => batches.push(vec![job]),
-            }
+        // Those of a coupon side by side, each as they came.
+        jobs.sort_by_key(|job| job.ask.coupon);
+        let mut calls = Vec::with_capacity(jobs.len().div_ceil(self.batch));
+        while !jobs.is_empty() {
+            calls.push(jobs.drain(..jobs.len().min(self.batch)).collect::<Vec<_>>());
         }
-        let batches = coupons.into_iter().flat_map(|(coupon, batches)| batches.into_iter().map(move |batch| (coupon, batch)));
-        join_all(batches.map(|(coupon, batch)| self.ask(lane, coupon, batch))).await;
+        join_all(calls.into_iter().map(|batch| self.ask(lane, batch))).await;
     }
 
-    /// One script call for users of one coupon.
-    async fn ask(&self, lane: Lane<'_>, coupon: CouponId, batch: Vec<Job>) {
+    /// One script call for users who are sorted by their coupons.
+    async fn ask(&self, lane: Lane<'_>, batch: Vec<Job>) {
         if let Some(histogram) = &self.batch_size {
             #[expect(clippy::cast_precision_loss, reason = "a batch is far below 2^52")]
             histogram.observe(batch.len() as f64);
         }
-        // Asks come from one roster moments apart: the newest knows the stock (it may have been changed), and the gate is to count
-        // at least what any of them counts.
-        let total = batch.last().map_or(0, |job| job.ask.total);
-        let issued = batch.iter().map(|job| job.ask.issued).max().unwrap_or(0);
-        let mut args = Vec::with_capacity(2 + batch.len());
-        args.push(total.to_string());
-        args.push(issued.to_string());
-        args.extend(batch.iter().map(|job| job.ask.user.as_str().to_owned()));
-        match lane.run(&self.script, &self.key(coupon), args).await {
+        let mut keys = Vec::new();
+        let mut args = Vec::with_capacity(3 + batch.len());
+        for asks in batch.chunk_by(|one, next| one.ask.coupon == next.ask.coupon) {
+            let Some(newest) = asks.last() else { continue };
+            // Asks come from one roster moments apart: the newest knows the stock (it may have been changed), and the gate is to count
+            // at least what any of them counts.
+            let issued = asks.iter().map(|job| job.ask.issued).max().unwrap_or(0);
+            keys.push(self.key(newest.ask.coupon));
+            args.extend([newest.ask.total.to_string(), issued.to_string(), asks.len().to_string()]);
+            args.extend(asks.iter().map(|job| job.ask.user.as_str().to_owned()));
+        }
+        match lane.run(&self.script, keys, args).await {
             Ok(codes) => {
                 let mut codes = codes.into_iter();
                 for job in batch {

@@ -69,10 +69,23 @@ contract! {
     lets_one_of_a_crowd_through
     lets_as_many_of_a_crowd_through_as_there_is_stock
     keeps_coupons_apart
+    counts_each_coupon_of_a_crowd
     passes_a_user_who_asks_many_times_at_once_only_once
     forgets
     is_reachable
     takes_users_byte_by_byte
+}
+
+async fn counts_each_coupon_of_a_crowd(gate: Arc<dyn Gate>) {
+    let coupons: Vec<_> = (1..=7).map(|number| (CouponId::random(), number * 10)).collect();
+    let asks = (0..100).flat_map(|user| coupons.iter().map(move |(coupon, total)| ask(*coupon, &format!("user-{user}"), *total, 0)));
+    let verdicts = crowd(&gate, asks).await;
+    for (index, (coupon, total)) in coupons.iter().enumerate() {
+        let of_coupon: Vec<_> = verdicts.iter().skip(index).step_by(coupons.len()).copied().collect();
+        let stock = usize::try_from(*total).unwrap();
+        assert_eq!(tally(&of_coupon), [stock, 0, 100 - stock], "coupon {index}");
+        assert_eq!(gate.members(*coupon).await.unwrap(), *total);
+    }
 }
 
 async fn passes_once_then_has_seen(gate: Arc<dyn Gate>) {
@@ -284,7 +297,7 @@ async fn survives_the_loss_of_its_script_and_of_its_keys() {
     let flush_all = Script::new("redis.call('FLUSHALL') return {1}");
     let coupon = CouponId::random();
     assert_eq!(admit(&gate, coupon, "alice", 1).await, Verdict::Pass);
-    admin.lane().unwrap().run(&flush_all, "any", Vec::new()).await.unwrap();
+    admin.lane().unwrap().run(&flush_all, vec!["any".to_owned()], Vec::new()).await.unwrap();
     assert_eq!(admit(&gate, coupon, "alice", 1).await, Verdict::Pass, "flushed: passes again");
 
     server.cli(&["SCRIPT", "FLUSH", "SYNC"]);

@@ -58,7 +58,7 @@ impl RedisLimiter {
     async fn take_shared(&self, wanted: u32) -> Option<Grant> {
         let lane = self.redis.lane().ok()?;
         let args = vec![self.rate.to_string(), burst(self.rate).to_string(), wanted.to_string()];
-        let answer = lane.run(&self.script, &self.key, args).await.ok()?;
+        let answer = lane.run(&self.script, vec![self.key.clone()], args).await.ok()?;
         let &[granted, wait] = answer.as_slice() else { return None };
         let permits = u32::try_from(granted).ok()?.min(wanted);
         Some(Grant { permits, wait: Duration::from_millis(u64::try_from(wait).ok()?) })
@@ -158,7 +158,7 @@ mod tests {
         let limiter = shared(&key, 100.0).await;
         let lane = limiter.redis.lane().unwrap();
         let future = Script::new("redis.call('HSET', KEYS[1], 'tokens', '0', 'at', '9999999999000000') return {1}");
-        lane.run(&future, &key, Vec::new()).await.unwrap();
+        lane.run(&future, vec![key.clone()], Vec::new()).await.unwrap();
         assert_eq!(limiter.take(10).await.permits, 0);
         tokio::time::sleep(Duration::from_millis(60)).await;
         assert!((5..=10).contains(&limiter.take(10).await.permits));
