@@ -9,10 +9,11 @@ export CONFIG SEED MINUTES
 
 SECONDS ?= 60
 
-.PHONY: help run test check fmt fuzz burst loadtest bench growth chaos overload audit stack-up stack-down stack-status stack-wipe
+.PHONY: help run test check fmt fuzz burst loadtest bench growth chaos overload audit stack-up stack-down stack-status stack-wipe \
+	rolling-upgrade
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nVariables: CONFIG="FILE..." (run, burst, audit), KEEP_STACK=1 (test), DB=mariadb and STACK_MODE=native (stack-up, test),\n'
 	@printf 'SEED and MINUTES (chaos), BASE_URLS, USERS, STOCK, IDENTITY (burst), those of loadtest/README.md (loadtest); the scripts in scripts/ name the rest.\n'
 
@@ -69,3 +70,6 @@ stack-status: ## what runs, where, which version
 
 stack-wipe: ## stop the stack and delete its data
 	@scripts/stack.sh wipe
+
+rolling-upgrade: ## restart a consumer and two APIs behind nginx, one after another, under a steady load; exit code 1 if a request is lost
+	@scripts/rolling-upgrade.sh
