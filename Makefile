@@ -5,16 +5,17 @@ CONFIG ?=
 config_flags = $(foreach file,$(CONFIG),--config $(file))
 BINARY = target/release/coupon-svc
 
-export CONFIG SEED MINUTES
+export CONFIG SEED MINUTES DESTDIR PREFIX SYSCONFDIR UNITDIR
 
 SECONDS ?= 60
 
-.PHONY: help run test check fmt fuzz burst loadtest bench growth chaos overload audit stack-up stack-down stack-status stack-wipe
+.PHONY: help run test check fmt fuzz burst loadtest bench growth chaos overload audit stack-up stack-down stack-status stack-wipe \
+	install uninstall install-check rolling-upgrade
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nVariables: CONFIG="FILE..." (run, burst, audit), KEEP_STACK=1 (test), DB=mariadb and STACK_MODE=native (stack-up, test),\n'
-	@printf 'SEED and MINUTES (chaos), BASE_URLS, USERS, STOCK, IDENTITY (burst), those of loadtest/README.md (loadtest); the scripts in scripts/ name the rest.\n'
+	@printf 'SEED and MINUTES (chaos), DESTDIR and PREFIX (install), BASE_URLS, USERS, STOCK, IDENTITY (burst), those of loadtest/README.md (loadtest); the scripts in scripts/ name the rest.\n'
 
 run: ## build and start the service on its embedded parts (or on CONFIG)
 	cargo build --release
@@ -69,3 +70,15 @@ stack-status: ## what runs, where, which version
 
 stack-wipe: ## stop the stack and delete its data
 	@scripts/stack.sh wipe
+
+install: ## put the release build, its units and examples on this host: DESTDIR= PREFIX=/usr/local; keeps what is in /etc/coupon-svc
+	@scripts/install.sh install
+
+uninstall: ## take them away again; /etc/coupon-svc stays
+	@scripts/install.sh uninstall
+
+install-check: ## try install and uninstall in a temporary folder, and let systemd read the units
+	@scripts/install-check.sh
+
+rolling-upgrade: ## restart a consumer and two APIs behind nginx, one after another, under a steady load; exit code 1 if a request is lost
+	@scripts/rolling-upgrade.sh

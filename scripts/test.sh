@@ -14,5 +14,5 @@ STACK_MODE=native WITH_MARIADB=1 WITH_CHAOS=1 scripts/stack.sh install
 STACK_STARTED_FILE=$started WITH_MARIADB=1 scripts/stack.sh up
 COUPON_TEST_TLS_DIR=$(scripts/stack.sh tls-dir)
 export COUPON_TEST_TLS_DIR
-if (($#)); then set -- -- "$@"; fi
+if (($#)); then set -- -- "$@"; else scripts/install-check.sh; fi
 cargo test --all-features --no-fail-fast "$@"
