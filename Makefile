@@ -9,7 +9,8 @@ export CONFIG SEED MINUTES
 
 SECONDS ?= 60
 
-.PHONY: help run test check fmt fuzz burst loadtest bench growth chaos overload audit stack-up stack-down stack-status stack-wipe
+.PHONY: help run test check fmt fuzz burst loadtest bench growth chaos overload audit stack-up stack-down stack-status stack-wipe \
+	topologies
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +24,9 @@ run: ## build and start the service on its embedded parts (or on CONFIG)
 test: ## start the local stack, run every test, stop what was started
 	@scripts/test.sh
 
-check: ## formatting, lints and documentation, all without a warning
+check: ## formatting, lints and documentation, all without a warning; the compose files are what docker/topologies says
+	@python3 -B scripts/topology check
+	@python3 -B -m unittest discover -q -s scripts/topology
 	cargo fmt --check
 	cargo clippy --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --all-features --no-deps --document-private-items
@@ -69,3 +72,6 @@ stack-status: ## what runs, where, which version
 
 stack-wipe: ## stop the stack and delete its data
 	@scripts/stack.sh wipe
+
+topologies: ## make docker/compose/*.yaml of docker/topologies/*.toml and config/stages/*.toml
+	@python3 -B scripts/topology compose
