@@ -10,7 +10,7 @@ export CONFIG SEED MINUTES
 SECONDS ?= 60
 
 .PHONY: help run test check fmt fuzz burst loadtest bench growth chaos overload audit stack-up stack-down stack-status stack-wipe \
-	topologies
+	topologies image
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,3 +75,6 @@ stack-wipe: ## stop the stack and delete its data
 
 topologies: ## make docker/compose/*.yaml of docker/topologies/*.toml and config/stages/*.toml
 	@python3 -B scripts/topology compose
+
+image: ## build the service's container image (needs Docker)
+	docker build -f docker/Dockerfile -t coupon-svc:$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1) .
