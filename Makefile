@@ -8,14 +8,15 @@ BINARY = target/release/coupon-svc
 export CONFIG SEED MINUTES
 
 SECONDS ?= 60
+STAGE ?= single
 
 .PHONY: help run test check fmt fuzz burst loadtest bench growth chaos overload audit stack-up stack-down stack-status stack-wipe \
-	topologies image
+	topologies image stage stage-down stage-status
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nVariables: CONFIG="FILE..." (run, burst, audit), KEEP_STACK=1 (test), DB=mariadb and STACK_MODE=native (stack-up, test),\n'
-	@printf 'SEED and MINUTES (chaos), BASE_URLS, USERS, STOCK, IDENTITY (burst), those of loadtest/README.md (loadtest); the scripts in scripts/ name the rest.\n'
+	@printf 'STAGE (stage), SEED and MINUTES (chaos), BASE_URLS, USERS, STOCK, IDENTITY (burst), those of loadtest/README.md (loadtest); the scripts in scripts/ name the rest.\n'
 
 run: ## build and start the service on its embedded parts (or on CONFIG)
 	cargo build --release
@@ -78,3 +79,12 @@ topologies: ## make docker/compose/*.yaml of docker/topologies/*.toml and config
 
 image: ## build the service's container image (needs Docker)
 	docker build -f docker/Dockerfile -t coupon-svc:$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1) .
+
+stage: ## start a deployment stage natively, a namespace for each host: STAGE=single|split|split-db|scaled|ha|ha-two-brokers
+	@scripts/stage.sh up "$(STAGE)"
+
+stage-down: ## end what `make stage` started; logs and data stay until the next stage
+	@scripts/stage.sh down
+
+stage-status: ## what of the stage runs where, and how much memory it uses
+	@scripts/stage.sh status
