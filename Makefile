@@ -8,14 +8,16 @@ BINARY = target/release/coupon-svc
 export CONFIG SEED MINUTES DESTDIR PREFIX SYSCONFDIR UNITDIR
 
 SECONDS ?= 60
+STAGE ?= single
 
 .PHONY: help run test check fmt fuzz burst loadtest bench growth chaos overload audit stack-up stack-down stack-status stack-wipe \
-	install uninstall install-check rolling-upgrade
+	install uninstall install-check rolling-upgrade \
+	topologies image stage stage-down stage-status
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nVariables: CONFIG="FILE..." (run, burst, audit), KEEP_STACK=1 (test), DB=mariadb and STACK_MODE=native (stack-up, test),\n'
-	@printf 'SEED and MINUTES (chaos), DESTDIR and PREFIX (install), BASE_URLS, USERS, STOCK, IDENTITY (burst), those of loadtest/README.md (loadtest); the scripts in scripts/ name the rest.\n'
+	@printf 'STAGE (stage), SEED and MINUTES (chaos), DESTDIR and PREFIX (install), BASE_URLS, USERS, STOCK, IDENTITY (burst), those of loadtest/README.md (loadtest); the scripts in scripts/ name the rest.\n'
 
 run: ## build and start the service on its embedded parts (or on CONFIG)
 	cargo build --release
@@ -24,7 +26,9 @@ run: ## build and start the service on its embedded parts (or on CONFIG)
 test: ## start the local stack, run every test, stop what was started
 	@scripts/test.sh
 
-check: ## formatting, lints and documentation, all without a warning
+check: ## formatting, lints and documentation, all without a warning; the compose files are what docker/topologies says
+	@python3 -B scripts/topology check
+	@python3 -B -m unittest discover -q -s scripts/topology
 	cargo fmt --check
 	cargo clippy --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --all-features --no-deps --document-private-items
@@ -82,3 +86,18 @@ install-check: ## try install and uninstall in a temporary folder, and let syste
 
 rolling-upgrade: ## restart a consumer and two APIs behind nginx, one after another, under a steady load; exit code 1 if a request is lost
 	@scripts/rolling-upgrade.sh
+
+topologies: ## make docker/compose/*.yaml of docker/topologies/*.toml and config/stages/*.toml
+	@python3 -B scripts/topology compose
+
+image: ## build the service's container image (needs Docker)
+	docker build -f docker/Dockerfile -t coupon-svc:$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1) .
+
+stage: ## start a deployment stage natively, a namespace for each host: STAGE=single|split|split-db|scaled|ha|ha-two-brokers
+	@scripts/stage.sh up "$(STAGE)"
+
+stage-down: ## end what `make stage` started; logs and data stay until the next stage
+	@scripts/stage.sh down
+
+stage-status: ## what of the stage runs where, and how much memory it uses
+	@scripts/stage.sh status

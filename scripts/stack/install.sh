@@ -62,9 +62,8 @@ without_service_start() {
     )
 }
 
-install_apt_packages() {
-    local packages
-    mapfile -t packages < <(apt_packages_missing)
+install_apt_packages() { # packages...
+    local packages=("$@")
     ((${#packages[@]})) || return 0
     command -v apt-get >/dev/null || die "missing programs (${packages[*]} on Debian) and no apt-get: install them yourself"
     say install "apt-get install ${packages[*]}"
@@ -145,12 +144,13 @@ discard_mysql() { # folder
 }
 
 install_missing() {
-    local jobs=() job failed=0
+    local jobs=() job failed=0 packages
     mkdir -p "$CACHE"
     # Two checkouts that install at once take turns: the second finds everything done.
     exec {cache_lock}>"$CACHE/lock"
     flock "$cache_lock"
-    install_apt_packages
+    mapfile -t packages < <(apt_packages_missing)
+    install_apt_packages "${packages[@]}"
     make_certificate
     install_kafka &
     jobs+=($!)

@@ -85,6 +85,10 @@ port_of() { # part
     esac
 }
 
+address_of() { # part
+    echo "127.0.0.1:$(port_of "$1")"
+}
+
 # Every port a part listens on, so that none of them is found taken only by the server itself.
 ports_of() { # part
     port_of "$1"
@@ -142,6 +146,9 @@ describe_pid() { # pid
     fi
 }
 
+# What every server is started through, for a caller that wants it somewhere else than here: a command that becomes the one after it.
+launch_through=()
+
 # Starts a server that outlives this script and everything that waits for this script's output.
 launch() { # part, command...
     local part=$1 log=$STATE/$1/$1.log
@@ -154,11 +161,14 @@ launch() { # part, command...
             fd=${fd##*/}
             if ((fd > 2 && fd != 255)); then exec {fd}>&-; fi
         done
-        exec setsid nohup "$@"
+        exec setsid nohup ${launch_through[@]+"${launch_through[@]}"} "$@"
     ) >>"$log" 2>&1 </dev/null &
-    echo $! >"$RUN/$part.pid"
+    local pid=$! deadline=$((SECONDS + 10))
+    echo "$pid" >"$RUN/$part.pid"
     ports_of "$part" | xargs >"$RUN/$part.ports"
     disown
+    # Until it has become the server it is a copy of this script, which nobody takes for the part.
+    while [[ -z $(own_pid "$part") && -d /proc/$pid ]] && ! is_zombie "$pid" && ((SECONDS < deadline)); do sleep 0.02; done
 }
 
 log_tail() { # part
@@ -180,12 +190,12 @@ wait_healthy() { # part
         fi
         if ((SECONDS >= deadline)); then
             log_tail "$part"
-            say "$part" "FAILED: no answer on 127.0.0.1:$(port_of "$part") within $WAIT_SECONDS s" >&2
+            say "$part" "FAILED: no answer on $(address_of "$part") within $WAIT_SECONDS s" >&2
             return 1
         fi
         sleep 0.2
     done
-    say "$part" "ready on 127.0.0.1:$(port_of "$part"), pid $(own_pid "$part")"
+    say "$part" "ready on $(address_of "$part"), pid $(own_pid "$part")"
 }
 
 stop_part() { # part

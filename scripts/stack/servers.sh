@@ -97,6 +97,13 @@ transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=5
 group.initial.rebalance.delay.ms=0
 CONF
+    start_broker "$part" -Xms256m -Xmx512m
+}
+
+# Starts a broker whose server.properties is written; formats its folder before the first time.
+start_broker() { # part, options of Java...
+    local part=$1 folder=$STATE/$1
+    shift
     cat >"$folder/log4j.properties" <<'CONF'
 log4j.rootLogger=INFO, stdout
 log4j.appender.stdout=org.apache.log4j.ConsoleAppender
@@ -115,7 +122,7 @@ CONF
             return 1
         fi
     fi
-    launch "$part" java -Xms256m -Xmx512m -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -Djava.awt.headless=true \
+    launch "$part" java "$@" -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -Djava.awt.headless=true \
         -Dlog4j.configuration="file:$folder/log4j.properties" -cp "$KAFKA_LIBS/*" kafka.Kafka "$folder/server.properties"
 }
 
@@ -140,16 +147,8 @@ settle_kafka() {
     touch "$folder/data/scram-users"
 }
 
-# Asks for the cluster's metadata (Metadata v1, no topics) and wants to see a live broker in the answer. An open port is not
-# enough: the broker listens before it has joined its own cluster.
 healthy_kafka_part() { # part
-    local answer
-    # shellcheck disable=SC2016 # expanded by the inner shell, which `timeout` can end
-    answer=$(timeout 3 bash -c '
-        exec 3<>"/dev/tcp/127.0.0.1/$0" || exit 1
-        printf "\0\0\0\016\0\003\0\001\0\0\0\001\377\377\0\0\0\0" >&3
-        head -c 12 <&3 | od -An -v -tx1 | tr -d " \n"' "$(port_of "$1")" 2>/dev/null) || return 1
-    [[ ${answer:8:8} == 00000001 && ${answer:16} =~ ^0000000[1-9]$ ]] && port_is_open "$(kafka_port "$1" SECURED_)"
+    timeout 4 "$ROOT/docker/kafka/answers.sh" 127.0.0.1 "$(port_of "$1")" 2>/dev/null && port_is_open "$(kafka_port "$1" SECURED_)"
 }
 
 launch_kafka() { launch_kafka_part kafka; }
@@ -215,7 +214,7 @@ initialise_database() { # part, command that fills the folder named by the last 
     mv "$folder/data.new" "$folder/data"
 }
 
-launch_mysql() {
+launch_mysql() { # more options of the server...
     local folder=$STATE/mysql program
     write_database_files mysql
     cat >>"$folder/my.cnf" <<CONF
@@ -231,7 +230,7 @@ CONF
     initialise_database mysql "${program[@]}" --no-defaults --initialize-insecure --basedir="$MYSQL_ROOT/usr" \
         --lc-messages-dir="$MYSQL_ROOT/usr/share/mysql" --character-sets-dir="$MYSQL_ROOT/usr/share/mysql/charsets" \
         --tmpdir="$folder/tmp" "${run_as[@]}" || return 1
-    launch mysql "${program[@]}" --defaults-file="$folder/my.cnf"
+    launch mysql "${program[@]}" --defaults-file="$folder/my.cnf" "$@"
 }
 
 launch_mariadb_part() { # part
@@ -252,7 +251,7 @@ launch_mariadb() { launch_mariadb_part mariadb; }
 query_mysql() { # SQL
     mysql_command usr/bin/mysql
     timeout 5 "${MYSQL_COMMAND[@]}" --no-defaults --character-sets-dir="$MYSQL_ROOT/usr/share/mysql/charsets" \
-        --protocol=tcp --host=127.0.0.1 --port="$MYSQL_PORT" --user=coupon --ssl-mode=DISABLED --get-server-public-key \
+        --protocol=tcp --host="${MYSQL_HOST:-127.0.0.1}" --port="$MYSQL_PORT" --user=coupon --ssl-mode=DISABLED --get-server-public-key \
         --batch --skip-column-names --execute="$1" coupon 2>/dev/null < <(:)
 }
 

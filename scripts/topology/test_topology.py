@@ -1,0 +1,100 @@
+"""python3 -B -m unittest discover -s scripts/topology"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import unittest
+from pathlib import Path
+from typing import Any
+
+import compose
+import model
+import native
+import settings
+
+
+def described(name: str) -> dict[str, Any]:
+    return tomllib.loads((model.DESCRIPTIONS / f"{name}.toml").read_text())
+
+
+class Topologies(unittest.TestCase):
+    def test_every_stage_is_without_a_fault_and_has_a_host_for_the_crowd(self) -> None:
+        self.assertEqual(model.names(), ["ha", "ha-two-brokers", "scaled", "single", "split", "split-db"])
+        for name in model.names():
+            with self.subTest(name):
+                topology = model.load(name)
+                self.assertIn("rate", topology.tuning["limiter"])
+                self.assertEqual([host.name for host in topology.hosts if not host.parts], ["load"])
+
+    def test_the_single_host_leaves_memory_to_the_system(self) -> None:
+        host = model.load("single").hosts[0]
+        self.assertEqual((host.vcpu, host.memory_mib), (2, 4096))
+        self.assertLessEqual(sum(part.memory_mib for part in host.parts), 4096 - 400)
+
+    def test_every_fault_is_named_at_once(self) -> None:
+        broken = described("ha")
+        broken["journal"]["replication"] = 4
+        hosts = broken["hosts"]
+        hosts["db"]["memory_mib"] = 1024
+        del hosts["infra-3"]["parts"]["sentinel-3"]
+        hosts["infra-1"]["parts"]["redis-1"]["maxmemory_mib"] = 2048
+        hosts["infra-2"]["parts"]["redis-2"]["replica_of"] = "redis-3"
+        found = "\n".join(model.faults(model.read("broken", broken, {})))
+        for fault in ("host db may take", "replication 4", "2 sentinels", "redis-1: maxmemory_mib", "redis-2 follows redis-3"):
+            self.assertIn(fault, found)
+
+    def test_a_key_that_nobody_reads_is_refused(self) -> None:
+        broken = described("split")
+        broken["hosts"]["api"]["parts"]["api"]["memory_mb"] = 1
+        with self.assertRaisesRegex(model.BadTopology, "api.memory_mb"):
+            model.read("broken", broken, {})
+
+    def test_containers_and_processes_are_started_with_the_same(self) -> None:
+        for name in model.names():
+            topology = model.load(name)
+            place = native.Namespaces(topology, 2, Path("/state"))
+            for part in topology.parts:
+                with self.subTest(f"{name}: {part.name}"):
+                    there = settings.settings(topology, part, compose.Containers())
+                    here = settings.settings(topology, part, place)
+                    self.assertEqual(len(there.arguments), len(here.arguments))
+                    self.assertEqual(there.environment.keys(), here.environment.keys())
+                    self.assertEqual(compose.container(topology, part)["mem_limit"], f"{part.memory_mib}m")
+
+    def test_the_shares_of_all_hosts_are_what_the_machine_has(self) -> None:
+        for name in model.names():
+            for cores in (1, 2, 8, 64):
+                with self.subTest(f"{name} on {cores}"):
+                    topology = model.load(name)
+                    given = native.shares(topology, cores)
+                    total = sum(share.quota_us for share in given) / native.PERIOD_US
+                    wanted = sum(host.vcpu for host in topology.hosts)
+                    self.assertAlmostEqual(total, min(cores, wanted), delta=0.01)
+
+    def test_without_monitoring_its_host_is_gone_and_the_crowd_s_stays(self) -> None:
+        names = [host.name for host in model.load("split").without(*model.MONITORING).hosts]
+        self.assertEqual(names, ["api", "infra", "consumer", "load"])
+        parts = [part.kind for part in model.load("single").without(*model.MONITORING).parts]
+        self.assertEqual(parts, ["redis", "kafka", "mysql", "api", "consumer"])
+
+    def test_the_service_asks_all_sentinels_and_all_brokers(self) -> None:
+        topology = model.load("ha")
+        made = settings.settings(topology, topology.part("api-1"), native.Namespaces(topology, 2, Path("/state")))
+        self.assertRegex(made.environment["COUPON__REDIS__URL"], r"^redis-sentinel://\S+:26379/0\?sentinelServiceName=main&node=\S+:26380&node=")
+        self.assertEqual(len(made.environment["COUPON__KAFKA__BROKERS"].split(",")), 3)
+        self.assertEqual(made.environment["COUPON__KAFKA__REPLICATION_FACTOR"], "3")
+
+    def test_images_are_named_by_version(self) -> None:
+        for image in compose.IMAGES.values():
+            self.assertRegex(image, r":v?\d+\.\d+\.\d+")
+
+    def test_what_yaml_would_read_otherwise_is_quoted(self) -> None:
+        for text in ("yes", "no", "5", "5s", "*", "", "a: b", "${X:-y}", "it's"):
+            self.assertTrue(re.fullmatch(r"'.*'", compose.scalar(text)), text)
+        self.assertEqual(compose.scalar("it's"), "'it''s'")
+        self.assertEqual(compose.scalar("--port=1"), "--port=1")
+
+
+if __name__ == "__main__":
+    unittest.main()
