@@ -7,10 +7,10 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::domain::CouponId;
 
 #[path = "../../../tests/it/support/cluster.rs"]
-#[allow(dead_code, reason = "shared with the tests of the whole service")]
+#[expect(dead_code, reason = "shared with the tests of the whole service")]
 mod brokers;
 #[path = "../../../tests/it/support/proxy.rs"]
-#[allow(dead_code, reason = "shared with the tests of the whole service")]
+#[expect(dead_code, reason = "shared with the tests of the whole service")]
 mod proxy;
 
 use self::brokers::{BROKERS, Stack};
@@ -135,30 +135,39 @@ async fn a_broker_that_cannot_be_reached_keeps_nothing_and_nobody_busy() {
     tokio::time::timeout(HALF_A_MINUTE, ends).await.expect("it is forgotten");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_answer_to_another_request_is_an_error() {
+/// What a call says of the numbers that come instead of an answer, given the call's own.
+async fn told_of(answer: impl FnOnce(i32) -> Vec<i32> + Send + 'static) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
 
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (near, far) =
-        tokio::join!(async { tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap() }, listener.accept());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
     let (mut far, _) = far.unwrap();
     let answering = tokio::spawn(async move {
         let length = far.read_i32().await.unwrap();
         let mut request = vec![0; usize::try_from(length).unwrap()];
         far.read_exact(&mut request).await.unwrap();
-        let correlation = i32::from_be_bytes(request[4..8].try_into().unwrap());
-        // The whole answer of this kind: correlation, how long we are held back, no topics.
-        for part in [12, correlation + 1, 0, 0] {
-            far.write_i32(part).await.unwrap();
+        for number in answer(i32::from_be_bytes(request[4..8].try_into().unwrap())) {
+            far.write_i32(number).await.unwrap();
         }
-        far
     });
-    let mut wire = Wire::new(Box::new(near), "test");
     let request = ListOffsetsRequest::default().with_replica_id((-1).into());
-    let told = wire.call(&request, 4).await.unwrap_err().to_string();
+    let told = Wire::new(Box::new(near.unwrap()), "test").call(&request, 4).await.unwrap_err().to_string();
+    answering.await.unwrap();
+    told
+}
+
+#[tokio::test]
+async fn an_answer_to_another_request_is_an_error() {
+    // Its length, the correlation, how long we are held back, no topics.
+    let told = told_of(|correlation| vec![12, correlation + 1, 0, 0]).await;
     assert!(told.contains("another request"), "{told}");
-    drop(answering);
+}
+
+#[tokio::test]
+async fn an_answer_of_any_length_is_not_waited_for() {
+    let told = told_of(|_| vec![i32::MAX]).await;
+    assert!(told.contains("not an answer of kafka"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
