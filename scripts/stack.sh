@@ -136,19 +136,9 @@ native_up() { # parts...
     say stack "up"
 }
 
-native_down() { # parts...
-    local part job jobs=() failed=0
-    for part in "$@"; do
-        stop_part "$part" &
-        jobs+=($!)
-    done
-    for job in "${jobs[@]}"; do wait "$job" || failed=1; done
-    return "$failed"
-}
-
 native_wipe() {
     local part
-    native_down "${ALL_PARTS[@]}"
+    stop_parts "${ALL_PARTS[@]}"
     for part in "${ALL_PARTS[@]}"; do
         [[ -z $(own_pid "$part") ]] || die "$part still runs: its data is left alone"
     done
@@ -227,7 +217,7 @@ main() {
         up) if docker_wanted && [[ $KAFKA_BROKERS == 1 ]] && (($# == 0)); then docker_up; else native_up "$@"; fi ;;
         down)
             if compgen -G "$RUN/*.docker" >/dev/null; then docker_down "${parts[@]}"; fi
-            native_down "${parts[@]}"
+            stop_parts "${parts[@]}"
             ;;
         status) status ;;
         logs)

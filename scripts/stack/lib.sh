@@ -224,3 +224,14 @@ stop_part() { # part
     rm -f "$RUN/$part.pid"
     say "$part" "stopped (pid $pid)"
 }
+
+# All at once; fails when one of them did not stop.
+stop_parts() { # parts...
+    local part job jobs=() failed=0
+    for part in "$@"; do
+        stop_part "$part" &
+        jobs+=($!)
+    done
+    for job in "${jobs[@]}"; do wait "$job" || failed=1; done
+    return "$failed"
+}

@@ -125,14 +125,9 @@ start_wave() { # kinds
 }
 
 stop_wave() { # kinds
-    local part job failed=0 wave jobs=()
+    local wave
     mapfile -t wave < <(parts_of_wave "$1")
-    for part in "${wave[@]}"; do
-        stop_part "$part" &
-        jobs+=($!)
-    done
-    for job in "${jobs[@]}"; do wait "$job" || failed=1; done
-    return "$failed"
+    stop_parts "${wave[@]}"
 }
 
 # Whoever is still in the cgroup of a part was started with it, and is nobody else's.
