@@ -1,7 +1,7 @@
 //! How fast, as ratios: every figure stands beside a ceiling measured in the same run, in turn, over several rounds.
 //!
-//! `make bench` starts the servers and this. Variables: `ROUNDS` (5), `ROUND_SECONDS` (4, for one measurement), `DRAIN_SECONDS` (60), `ROWS` (200,000 to
-//! drain), `ONLY` (`embedded`, `distributed`, `drained`, `drain`, `gate`; comma separated). Writes `target/bench/latest.json` and `latest.md`. Exit code 1 when a goal is missed.
+//! `make bench` starts the servers and this. Variables: `ROUNDS` (5), `ROUND_SECONDS` (4, for one measurement), `DRAIN_SECONDS` (60),
+//! `WARM_UP_SECONDS` (15, of the broker before anything counts), `ROWS` (200,000 to drain), `ONLY` (`embedded`, `distributed`, `drained`, `drain`, `gate`; comma separated). Writes `target/bench/latest.json` and `latest.md`. Exit code 1 when a goal is missed.
 //! `ONLY=growth` (`make growth`) varies one factor at a time instead; `SIZES` are the holders tried. Writes `target/bench/growth.md`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a program for measuring fails by panicking")]
 #![allow(clippy::print_stdout, reason = "a program that tells what it does")]
@@ -61,6 +61,10 @@ fn main() -> ExitCode {
     let world = world::World::new(&dir);
     println!("{}; {rounds} rounds; {} tokens are signed", machine(), USERS);
     let mut bench = rows::Bench::new(&world, crowd::tokens(USERS), Duration::from_secs(variable("ROUND_SECONDS", 4) as u64));
+    let warm_up = Duration::from_secs(variable("WARM_UP_SECONDS", 15) as u64);
+    if ["distributed", "drained", "drain", "growth"].iter().any(|part| wanted(part)) && !warm_up.is_zero() {
+        bench.warm_up(warm_up);
+    }
     if wanted("embedded") || wanted("distributed") {
         for round in 1..=rounds {
             println!("round {round} of {rounds}");

@@ -25,6 +25,9 @@ use crate::domain::{Offset, Partition};
 const MAX_WORKERS: usize = 4;
 /// How long a poll waits for a first record.
 const POLL: Duration = Duration::from_millis(150);
+/// How long it waits when others are on their way already. So one connection at most is taken for long, and a partition asked for again
+/// is not kept waiting for a free one.
+const BESIDE_OTHERS: Duration = Duration::from_millis(10);
 /// How long a poll waits for those to ask again whom the one before answered.
 const GATHER: Duration = Duration::from_millis(1);
 /// An answer that would be due so soon is given now.
@@ -172,9 +175,18 @@ impl Poll {
         });
     }
 
-    /// What to ask for next, once `expected` asks are there or those who were answered had time to ask again. None: this worker ends.
-    async fn next(self: &Arc<Self>, seat: &mut Seat<Self>, expected: usize) -> Option<Vec<Ask>> {
-        let gathered = Instant::now() + GATHER;
+    /// What to ask for next and how long the broker may take, once those who were answered had time to ask again. None: this worker ends.
+    async fn next(self: &Arc<Self>, seat: &mut Seat<Self>, last: Last) -> Option<(Vec<Ask>, Duration)> {
+        let (expected, gather) = {
+            let state = self.state();
+            match last {
+                // Quiet partitions are not to be spread over many polls: the next to come back takes these along.
+                Last::Nothing if state.staff.flying > 0 => (state.asks.len() + 1, BESIDE_OTHERS),
+                Last::Nothing => (0, GATHER),
+                Last::Answered(asks) => (asks, GATHER),
+            }
+        };
+        let gathered = Instant::now() + gather;
         loop {
             let patience = {
                 let mut state = self.state();
@@ -182,13 +194,14 @@ impl Poll {
                 if !state.asks.is_empty() && (state.asks.len() >= expected || now >= gathered) {
                     let group = state.take();
                     if !group.is_empty() {
+                        let longest = if state.staff.flying == 0 { POLL } else { BESIDE_OTHERS };
                         seat.took_off(&mut state);
                         let grow = state.grow();
                         drop(state);
                         if grow {
                             self.spawn();
                         }
-                        return Some(group);
+                        return Some((group, longest));
                     }
                 }
                 if state.asks.is_empty() { IDLE } else { gathered.saturating_duration_since(now) }
@@ -205,14 +218,23 @@ impl Poll {
     }
 }
 
+/// What became of a worker's last poll.
+#[derive(Clone, Copy)]
+enum Last {
+    /// There was no record, or no poll.
+    Nothing,
+    /// So many were asked for, and some of them have their answer and will ask again.
+    Answered(usize),
+}
+
 async fn work(cluster: Arc<Cluster>, mut seat: Seat<Poll>) {
     let poll = Arc::clone(&seat.desk);
     let mut link: Option<Wire> = None;
     let mut failures: u32 = 0;
-    let mut expected = 0;
+    let mut last = Last::Nothing;
     let mut leaders = cluster.watch();
     loop {
-        let Some(group) = poll.next(&mut seat, expected).await else { return };
+        let Some((group, longest)) = poll.next(&mut seat, last).await else { return };
         let mut sent_at = Instant::now();
         let lost = |leaders: &Arc<Leaders>| group.iter().any(|ask| leaders.of(ask.partition) != poll.broker);
         let exchange = async {
@@ -225,7 +247,7 @@ async fn work(cluster: Arc<Cluster>, mut seat: Seat<Poll>) {
             // Who wants to know at once makes the others look at once.
             let wait = match group.iter().any(|ask| patience(ask).is_zero()) {
                 true => Duration::ZERO,
-                false => group.iter().map(patience).max().unwrap_or_default().min(POLL),
+                false => group.iter().map(patience).max().unwrap_or_default().min(longest),
             };
             let request = request(&group, &cluster.options().topic, wait);
             let answer = timed("fetch", wait + cluster.options().call_timeout, wire.call(&request, VERSION)).await?;
@@ -241,9 +263,12 @@ async fn work(cluster: Arc<Cluster>, mut seat: Seat<Poll>) {
         match outcome {
             Some(Ok(answer)) => {
                 failures = 0;
-                expected = group.len();
-                for ask in deliver(&cluster, group, answer, sent_at).into_iter().rev() {
-                    poll.state().asks.push_front(ask);
+                let asked = group.len();
+                let waiting = deliver(&cluster, group, answer, sent_at);
+                last = if waiting.len() == asked { Last::Nothing } else { Last::Answered(asked) };
+                let mut state = poll.state();
+                for ask in waiting.into_iter().rev() {
+                    state.asks.push_front(ask);
                 }
             }
             None => {
@@ -256,7 +281,7 @@ async fn work(cluster: Arc<Cluster>, mut seat: Seat<Poll>) {
                         let _gone = ask.done.send(Err(moved));
                     }
                 }
-                expected = 0;
+                last = Last::Nothing;
             }
             Some(Err(error)) => {
                 failures += 1;
@@ -267,7 +292,7 @@ async fn work(cluster: Arc<Cluster>, mut seat: Seat<Poll>) {
                 for ask in group {
                     let _gone = ask.done.send(Err(error.clone()));
                 }
-                expected = 0;
+                last = Last::Nothing;
             }
         }
     }
@@ -326,6 +351,7 @@ fn deliver(cluster: &Cluster, group: Vec<Ask>, answer: FetchResponse, sent_at: I
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use kafka_protocol::messages::fetch_response::FetchableTopicResponse;
 
     use super::super::KafkaOptions;
@@ -358,6 +384,51 @@ mod tests {
         assert!(state.grow());
         (state.staff.workers, state.staff.flying) = (MAX_WORKERS, MAX_WORKERS);
         assert!(!state.grow());
+    }
+
+    /// A poll at work, and its desk with these asks waiting; so many others are on their way.
+    fn desk(asks: &[Partition], flying: usize) -> (Arc<Poll>, Seat<Poll>) {
+        let options = Arc::new(KafkaOptions::default());
+        let cluster = Arc::new(Cluster::new(Arc::clone(&options), Access::new(&options).unwrap(), Leaders::default()));
+        let polls = Polls::new(cluster, CancellationToken::new());
+        let poll = Arc::new(Poll { polls: Arc::downgrade(&polls), broker: 1, state: Mutex::default(), wake: Notify::new() });
+        let mut state = poll.state();
+        state.asks = asks.iter().map(|partition| endless(*partition)).collect();
+        state.staff.hire();
+        (state.staff.workers, state.staff.flying) = (flying + 1, flying);
+        drop(state);
+        (Arc::clone(&poll), Seat::new(poll))
+    }
+
+    /// An ask whose caller never gives up.
+    fn endless(partition: Partition) -> Ask {
+        let (ask, answer) = ask(partition, POLL);
+        std::mem::forget(answer);
+        ask
+    }
+
+    #[tokio::test]
+    async fn one_poll_at_most_is_on_its_way_for_long() {
+        for (flying, longest) in [(0, POLL), (1, BESIDE_OTHERS), (3, BESIDE_OTHERS)] {
+            let (poll, mut seat) = desk(&[1, 2], flying);
+            let (group, wait) = poll.next(&mut seat, Last::Answered(2)).await.unwrap();
+            assert_eq!((group.len(), wait), (2, longest), "{flying} on their way");
+        }
+    }
+
+    #[tokio::test]
+    async fn quiet_partitions_are_taken_along_by_the_next_to_come_back() {
+        let (poll, mut seat) = desk(&[1, 2], 1);
+        let bring_another = async {
+            tokio::time::sleep(BESIDE_OTHERS / 4).await;
+            poll.state().asks.push_back(endless(3));
+            poll.wake.notify_one();
+        };
+        let (taken, ()) = tokio::join!(poll.next(&mut seat, Last::Nothing), bring_another);
+        assert_eq!(taken.unwrap().0.len(), 3);
+        let (poll, mut seat) = desk(&[1, 2], 0);
+        let taken = poll.next(&mut seat, Last::Nothing).now_or_never();
+        assert_eq!(taken.flatten().unwrap().0.len(), 2, "nobody is on the way whom to wait for");
     }
 
     #[tokio::test]
