@@ -116,3 +116,29 @@ async fn a_guard_that_fires_stops_the_drain() {
     world.stops_before(0, "UNIQUE").await;
     assert_eq!(world.sequence_of("alice").await, None, "all of the batch or nothing");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_partitions_without_an_owner_are_counted() {
+    let world = World::new().await;
+    let (journal, ledger) = (Arc::clone(&world.journal) as Arc<dyn Journal>, Arc::clone(&world.ledger) as Arc<dyn Ledger>);
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let limiter = Arc::new(LocalLimiter::new(0.0));
+    let options = Options { report_every: Duration::from_millis(20), ..Options::default() };
+    let consumer = Consumer::new(journal, ledger, limiter, options, Arc::clone(&metrics), "test".into());
+    let cancel = CancellationToken::new();
+    let _reporting = cancel.clone().drop_guard();
+    tokio::spawn(Arc::clone(&consumer).report(cancel));
+    let becomes = async |lag: i64| {
+        let reported = async {
+            while metrics.consumer_unowned_lag.get() != lag {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(10), reported).await.is_ok(), "{}", metrics.consumer_unowned_lag.get());
+    };
+    becomes(3).await;
+    world.ledger.claim("somebody", Duration::from_secs(60)).await.unwrap();
+    becomes(0).await;
+    world.ledger.release("somebody").await.unwrap();
+    becomes(3).await;
+}
