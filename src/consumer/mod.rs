@@ -220,6 +220,7 @@ impl Consumer {
         }
         self.metrics.consumer_oldest_seconds.set(Duration::from_millis(oldest.unsigned_abs()).as_secs_f64());
         self.metrics.limiter_rate.set(self.limiter.rate());
+        self.metrics.limiter_measured.set(self.limiter.measured());
     }
 
     /// Reports progress to operators' tools and sends revokes of abandoned letters again until they are seen; until cancelled.

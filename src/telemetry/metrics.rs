@@ -24,6 +24,7 @@ pub struct Metrics {
     /// `coupon_issued{coupon}`, of the same coupons
     pub issued: IntGaugeVec,
     pub ledger_rows_total: IntCounter,
+    pub ledger_commit_seconds: Histogram,
     pub consumer_batch_seconds: Histogram,
     pub consumer_poll_interval_seconds: Histogram,
     /// `coupon_consumer_lag{partition}`
@@ -31,6 +32,7 @@ pub struct Metrics {
     pub consumer_oldest_seconds: Gauge,
     pub consumer_unowned_lag: IntGauge,
     pub limiter_rate: Gauge,
+    pub limiter_measured: Gauge,
     pub limiter_wait_seconds_total: Counter,
     /// `coupon_dead_letters{state}`
     pub dead_letters: IntGaugeVec,
@@ -120,6 +122,7 @@ impl Metrics {
                 &["coupon"]
             )),
             ledger_rows_total: add!(IntCounter::new("coupon_ledger_rows_total", "Issued rows this process wrote")),
+            ledger_commit_seconds: add!(histogram("coupon_ledger_commit_seconds", "Seconds of the transaction of one batch", LATENCY)),
             consumer_batch_seconds: add!(histogram(
                 "coupon_consumer_batch_seconds",
                 "Seconds to load, decide and commit one batch",
@@ -143,6 +146,10 @@ impl Metrics {
                 "Records not yet in the ledger of partitions that no living consumer owns, as this one sees it; 0 when all are owned"
             )),
             limiter_rate: add!(Gauge::new("coupon_limiter_rate", "Issuances a second the limiter allows over all consumers, 0 = no limit")),
+            limiter_measured: add!(Gauge::new(
+                "coupon_limiter_measured",
+                "Rows a second of commit time over all workers that drain, by which an adaptive limit goes; 0 = not known or not adaptive"
+            )),
             limiter_wait_seconds_total: add!(Counter::new("coupon_limiter_wait_seconds_total", "Seconds batches waited for permits")),
             dead_letters: add!(IntGaugeVec::new(Opts::new("coupon_dead_letters", "Dead letters by state"), &["state"])),
             audit_violations: add!(IntGaugeVec::new(
