@@ -5,7 +5,7 @@
 //! rate     = share x measured, from floor to ceiling, smoothed                      share: 0.5 without a hurry, 0.95 with one
 //! ```
 //! A worker has one transaction open at a time, so a share of `measured` is that share of the time with a transaction open: the database
-//! has the rest for others. There is no search for a limit, so nothing swings around it. What is measured does not depend on the
+//! has the rest for others. (With full batches: small ones count as larger than they are, and are not held to it.) There is no search for a limit, so nothing swings around it. What is measured does not depend on the
 //! rate either, or a low rate would measure itself: see [`Speed`] and [`Speed::batch`].
 
 use std::collections::HashMap;
