@@ -10,7 +10,7 @@ export CONFIG SEED MINUTES DESTDIR PREFIX SYSCONFDIR UNITDIR
 SECONDS ?= 60
 STAGE ?= single
 
-.PHONY: help run test check fmt fuzz burst loadtest bench growth chaos overload audit stack-up stack-down stack-status stack-wipe \
+.PHONY: help run test check fmt fuzz burst loadtest bench growth chaos overload limiter audit stack-up stack-down stack-status stack-wipe \
 	install uninstall install-check rolling-upgrade \
 	topologies image stage stage-down stage-status
 
@@ -56,6 +56,9 @@ chaos: ## the promise under faults: SEED=1 MINUTES=10; exit code 1 on a violatio
 
 overload: ## a crowd that never stops at twice the capacity, one server after another away: MINUTES=5
 	@OVERLOAD=1 MINUTES=$${MINUTES:-5} scripts/chaos.sh
+
+limiter: ## an adaptive limit beside a fixed one while the database slows down to a tenth and recovers: CSV and plot in target/limiter
+	@scripts/limiter-demo.sh
 
 audit: $(BINARY) ## recompute everything from the journal and compare it with the ledger
 	$(BINARY) audit $(config_flags)

@@ -133,6 +133,9 @@ impl Ledger for FakeLedger {
     async fn claim(&self, _: &str, _: Duration) -> Result<Vec<Partition>, LedgerError> {
         unimplemented!()
     }
+    async fn unowned(&self) -> Result<Vec<Position>, LedgerError> {
+        unimplemented!()
+    }
     async fn release(&self, _: &str) -> Result<(), LedgerError> {
         unimplemented!()
     }

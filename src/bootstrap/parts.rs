@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 
 use crate::config::{Config, Parts as Choice, SaslMechanism};
-use crate::consumer::limiter::{Limiter, LocalLimiter, RedisLimiter, RedisLimiterOptions};
+use crate::consumer::limiter::{Limit, Limiter, LocalLimiter, Range, RedisLimiter, RedisLimiterOptions};
 use crate::gate::{Gate, LocalGate, RedisGate, RedisGateOptions};
 use crate::journal::{Journal, KafkaJournal, KafkaOptions, KafkaSasl, KafkaSaslMechanism, KafkaTls, SqliteJournal};
 use crate::kill_point::kill_point;
@@ -99,9 +99,13 @@ impl Parts {
                 journal.partitions()
             );
         }
-        let rate = config.limiter.rate;
+        let limit = if config.limiter.adaptive {
+            Limit::Adaptive(Range { floor: config.limiter.floor, ceiling: config.limiter.rate })
+        } else {
+            Limit::Fixed(config.limiter.rate)
+        };
         let (gate, limiter): (Arc<dyn Gate>, Arc<dyn Limiter>) = match config.parts {
-            Choice::Embedded => (Arc::new(LocalGate::new()), Arc::new(LocalLimiter::new(rate))),
+            Choice::Embedded => (Arc::new(LocalGate::new()), Arc::new(LocalLimiter::new(limit))),
             Choice::Distributed => {
                 let redis = RedisOptions {
                     url: config.redis.url.clone(),
@@ -114,7 +118,7 @@ impl Parts {
                     batch_size: Some(metrics.gate_batch_size.clone()),
                     ..RedisGateOptions::new(redis.clone())
                 });
-                let limiter = RedisLimiter::connect(RedisLimiterOptions { redis, key: "coupon:limiter".to_owned(), rate });
+                let limiter = RedisLimiter::connect(RedisLimiterOptions { redis, key: "coupon:limiter".to_owned(), limit });
                 (
                     Arc::new(gate.await.context("failed to set up the gate")?),
                     Arc::new(limiter.await.context("failed to set up the limiter")?),

@@ -204,3 +204,19 @@ fn the_print_is_a_configuration_again() {
     let again = load(&[path], &BTreeMap::new(), &Overrides::default()).unwrap();
     assert_eq!(again.print(PrintFormat::Json), config.print(PrintFormat::Json));
 }
+
+#[test]
+fn an_adaptive_limit_needs_a_floor_below_its_ceiling() {
+    let limiter = |adaptive, floor, rate| {
+        from_env(&[("COUPON__LIMITER__ADAPTIVE", adaptive), ("COUPON__LIMITER__FLOOR", floor), ("COUPON__LIMITER__RATE", rate)])
+    };
+    let config = limiter("true", "50", "2700").unwrap();
+    assert!(config.limiter.adaptive && config.print(PrintFormat::Toml).contains("floor = 50.0"));
+    limiter("true", "50", "0").unwrap();
+    limiter("false", "5000", "100").unwrap();
+    assert_eq!(keys(limiter("true", "0", "2700")), ["limiter.floor"]);
+    assert_eq!(keys(limiter("true", "inf", "0")), ["limiter.floor"]);
+    let errors = limiter("true", "100.5", "100").unwrap_err();
+    assert_eq!(errors.0.len(), 1);
+    assert!(errors.to_string().contains("limiter.floor: must be at most limiter.rate"), "{errors}");
+}

@@ -349,8 +349,10 @@ impl Follower {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limiter {
-    /// 0: no limit.
+    /// 0: no limit; with `adaptive` no ceiling.
     pub rate: f64,
+    pub adaptive: bool,
+    pub floor: f64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -161,6 +161,11 @@ impl Config {
         if !self.limiter.rate.is_finite() || self.limiter.rate < 0.0 {
             faults.add("limiter.rate", "must be 0 (no limit) or more");
         }
+        if !self.limiter.floor.is_finite() || self.limiter.floor <= 0.0 {
+            faults.add("limiter.floor", "must be above 0: an adaptive limit starts there, and a drain that stands still measures nothing");
+        } else if self.limiter.adaptive && self.limiter.rate > 0.0 && self.limiter.floor > self.limiter.rate {
+            faults.add("limiter.floor", "must be at most limiter.rate, which is the ceiling with limiter.adaptive");
+        }
         if !(1..=MAX_PARTITIONS).contains(&self.kafka.partitions) {
             faults.add("kafka.partitions", format!("must be from 1 to {MAX_PARTITIONS}"));
         }

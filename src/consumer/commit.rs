@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Consumer;
 use super::fold::Trace;
@@ -20,14 +21,18 @@ pub(super) struct Written {
     pub(super) committed: Committed,
 }
 
-/// Writes what was decided, in one transaction.
-pub(super) async fn put(consumer: Arc<Consumer>, decided: Arc<Decided>) -> Result<Committed, LedgerError> {
+/// Writes what a worker decided, in one transaction.
+pub(super) async fn put(consumer: Arc<Consumer>, worker: usize, decided: Arc<Decided>) -> Result<Committed, LedgerError> {
     let batch = &decided.batch;
     if batch.moves.is_empty() {
         return Ok(Committed::default());
     }
     kill_point("consumer.commit.before");
+    let started = Instant::now();
     let committed = consumer.ledger.commit(batch).await?;
+    let took = started.elapsed();
+    consumer.limiter.wrote(worker, committed.rows, took);
+    consumer.metrics.ledger_commit_seconds.observe(took.as_secs_f64());
     kill_point("consumer.commit.after");
     consumer.metrics.ledger_rows_total.inc_by(u64::try_from(committed.rows).unwrap_or(0));
     for moved in &batch.moves {

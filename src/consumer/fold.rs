@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::known::Known;
 use crate::domain::{
-    Body, CouponId, Decision, Decoded, Offset, Partition, Record, Roster, SkipReason, StopReason, UserId, UserState, decode, fingerprint,
-    now_millis,
+    Body, CouponId, Decision, Decoded, EpochMillis, Offset, Partition, Record, Roster, SkipReason, StopReason, UserId, UserState, decode,
+    fingerprint, now_millis,
 };
 use crate::journal::RawRecord;
 use crate::ledger::{Batch, CouponRow, DEAD_LETTER_BYTES, DeadLetter, DeadLetterState, IssuedRow, Loaded, Move, RevocationRow, TermsRow};
@@ -17,6 +17,8 @@ pub struct Run {
     pub from: Offset,
     pub to: Offset,
     pub fingerprint: i64,
+    /// When the log took the first record.
+    pub oldest_at: EpochMillis,
     entries: Vec<(Offset, Entry)>,
     /// A record this build must not pass: the run ends before it.
     pub stop: Option<(Offset, StopReason)>,
@@ -38,8 +40,8 @@ enum Entry {
 impl Run {
     /// Decodes consecutive records; `None` when there are none.
     pub fn read(partition: Partition, partitions: Partition, records: Vec<RawRecord>) -> Option<Self> {
-        let from = records.first()?.offset;
-        let mut run = Self { partition, from, to: from, fingerprint: 0, entries: Vec::with_capacity(records.len()), stop: None };
+        let (from, oldest_at) = records.first().map(|record| (record.offset, record.at))?;
+        let mut run = Self { partition, from, to: from, fingerprint: 0, oldest_at, entries: Vec::with_capacity(records.len()), stop: None };
         for raw in records {
             let offset = raw.offset;
             let print = fingerprint(&raw.key, &raw.value);

@@ -220,6 +220,7 @@ impl Consumer {
         }
         self.metrics.consumer_oldest_seconds.set(Duration::from_millis(oldest.unsigned_abs()).as_secs_f64());
         self.metrics.limiter_rate.set(self.limiter.rate());
+        self.metrics.limiter_measured.set(self.limiter.measured());
     }
 
     /// Reports progress to operators' tools and sends revokes of abandoned letters again until they are seen; until cancelled.
@@ -238,12 +239,29 @@ impl Consumer {
                 tracing::warn!(%error, "cannot report progress to the group");
             }
             self.push_abandoned().await;
+            self.measure_unowned().await;
             if let Ok(counts) = self.ledger.dead_letter_counts().await {
                 for state in DeadLetterState::ALL {
                     self.metrics.dead_letters.with_label_values(&[state.as_str()]).set(counts.get(&state).copied().unwrap_or(0));
                 }
             }
         }
+    }
+
+    /// What nobody drains: one query, and one look-up of the log's end for each partition without an owner, of which there are none as a rule.
+    async fn measure_unowned(&self) {
+        let unowned = match self.ledger.unowned().await {
+            Ok(unowned) => unowned,
+            Err(error) => return tracing::debug!(%error, "cannot ask whose the partitions are"),
+        };
+        let mut lag = 0;
+        for position in unowned {
+            match self.journal.bounds(position.partition).await {
+                Ok(bounds) => lag += (bounds.end - position.next).max(0),
+                Err(error) => return tracing::debug!(%error, "cannot ask where an unowned partition ends"),
+            }
+        }
+        self.metrics.consumer_unowned_lag.set(lag);
     }
 
     /// A revoke lost on its way is appended again: the rule takes only the first.

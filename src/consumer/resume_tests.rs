@@ -8,10 +8,10 @@ use crate::domain::testing::{terms, user};
 use crate::domain::{Body, Status, fingerprint};
 use crate::journal::testing::{Mood, Moody};
 use crate::ledger::{Batch, Move, SqliteLedger};
-use limiter::{Grant, Limiter, LocalLimiter};
+use limiter::{Ask, Grant, Limit, Limiter, LocalLimiter};
 
 fn no_limit() -> Arc<LocalLimiter> {
-    Arc::new(LocalLimiter::new(0.0))
+    Arc::new(LocalLimiter::new(Limit::Fixed(0.0)))
 }
 
 impl World {
@@ -40,12 +40,12 @@ struct Overtaken {
 
 #[async_trait]
 impl Limiter for Overtaken {
-    async fn take(&self, wanted: u32) -> Grant {
+    async fn take(&self, ask: Ask) -> Grant {
         let batch = self.first.lock().unwrap().take();
         if let Some(batch) = batch {
             self.ledger.commit(&batch).await.unwrap();
         }
-        Grant { permits: wanted, wait: Duration::ZERO }
+        Grant { permits: ask.wanted, wait: Duration::ZERO }
     }
 
     fn rate(&self) -> f64 {

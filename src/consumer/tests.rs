@@ -7,7 +7,7 @@ use crate::domain::testing::{terms, user};
 use crate::domain::{Body, CouponId, Status};
 use crate::journal::SqliteJournal;
 use crate::ledger::{Batch, CouponRow, IssuedRow, Move, SqliteLedger};
-use limiter::LocalLimiter;
+use limiter::{Limit, LocalLimiter, Range};
 
 pub(super) struct World {
     pub(super) journal: Arc<SqliteJournal>,
@@ -42,7 +42,7 @@ impl World {
     /// A consumer that drains until the guard is dropped.
     fn drain(&self) -> (Arc<Consumer>, DropGuard) {
         let journal = Arc::clone(&self.journal) as Arc<dyn Journal>;
-        self.drain_with(journal, Arc::new(LocalLimiter::new(0.0)), Options::default())
+        self.drain_with(journal, Arc::new(LocalLimiter::new(Limit::Fixed(0.0))), Options::default())
     }
 
     pub(super) fn drain_with(&self, journal: Arc<dyn Journal>, limiter: Arc<dyn Limiter>, options: Options) -> (Arc<Consumer>, DropGuard) {
@@ -115,4 +115,54 @@ async fn a_guard_that_fires_stops_the_drain() {
     world.ledger.commit(&Batch { issued: vec![row], coupons: vec![coupon], ..Batch::default() }).await.unwrap();
     world.stops_before(0, "UNIQUE").await;
     assert_eq!(world.sequence_of("alice").await, None, "all of the batch or nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_partitions_without_an_owner_are_counted() {
+    let world = World::new().await;
+    let (journal, ledger) = (Arc::clone(&world.journal) as Arc<dyn Journal>, Arc::clone(&world.ledger) as Arc<dyn Ledger>);
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let limiter = Arc::new(LocalLimiter::new(Limit::Fixed(0.0)));
+    let options = Options { report_every: Duration::from_millis(20), ..Options::default() };
+    let consumer = Consumer::new(journal, ledger, limiter, options, Arc::clone(&metrics), "test".into());
+    let cancel = CancellationToken::new();
+    let _reporting = cancel.clone().drop_guard();
+    tokio::spawn(Arc::clone(&consumer).report(cancel));
+    let becomes = async |lag: i64| {
+        let reported = async {
+            while metrics.consumer_unowned_lag.get() != lag {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(10), reported).await.is_ok(), "{}", metrics.consumer_unowned_lag.get());
+    };
+    becomes(3).await;
+    world.ledger.claim("somebody", Duration::from_secs(60)).await.unwrap();
+    becomes(0).await;
+    world.ledger.release("somebody").await.unwrap();
+    becomes(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adaptive_limit_measures_the_commits() {
+    let world = World::new().await;
+    let journal = Arc::clone(&world.journal) as Arc<dyn Journal>;
+    let limiter = Arc::new(LocalLimiter::new(Limit::Adaptive(Range { floor: 100.0, ceiling: 0.0 })));
+    let (consumer, _draining) = world.drain_with(journal, limiter, Options::default());
+    let carol_is_written = async {
+        // The speed is told with the next batch's request for permits.
+        while world.sequence_of("bob").await.is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        world.ask("carol").await;
+        while world.sequence_of("carol").await.is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(10), carol_is_written).await.is_ok(), "the drain does not go on");
+    consumer.observe();
+    let (rate, measured) = (consumer.metrics.limiter_rate.get(), consumer.metrics.limiter_measured.get());
+    assert!(measured > 0.0, "commits are measured");
+    assert!(consumer.metrics.ledger_commit_seconds.get_sample_count() >= 2);
+    assert!((100.0..measured).contains(&rate), "{rate} of {measured}");
 }

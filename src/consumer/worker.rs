@@ -13,7 +13,8 @@ use super::commit::{Decided, Written, put};
 use super::feed::{Feed, Parcel};
 use super::fold::{Run, fold, overlay};
 use super::known::Known;
-use crate::domain::{EpochMillis, Offset, Partition, StopReason};
+use super::limiter::Ask;
+use crate::domain::{EpochMillis, Offset, Partition, StopReason, now_millis};
 use crate::follower::{StartError, check_same_log};
 use crate::journal::RawRecord;
 use crate::kill_point::kill_point;
@@ -189,17 +190,9 @@ impl Worker {
         Some(Taken { runs, stops, oldest })
     }
 
-    /// Takes records of all partitions in turn, up to the row limit; a rate limit makes batches of about a fifth of a second.
+    /// Takes records of all partitions in turn, up to the row limit and what the rate limit makes of it.
     fn next_batch(&mut self) -> Vec<(Partition, Vec<RawRecord>)> {
-        let rate = self.consumer.limiter.rate();
-        let mut room = self.consumer.options.batch_rows;
-        if rate > 0.0 {
-            let mut fifth = 1;
-            while fifth < room && (f64::from(u32::try_from(fifth).unwrap_or(u32::MAX))) < rate / 5.0 {
-                fifth += 1;
-            }
-            room = fifth;
-        }
+        let mut room = self.consumer.limiter.batch(self.index, self.consumer.options.batch_rows);
         let turn = self.turn;
         let order: Vec<_> = self.waiting.range(turn..).chain(self.waiting.range(..turn)).map(|(partition, _)| *partition).collect();
         let mut batch = Vec::new();
@@ -237,7 +230,7 @@ impl Worker {
                 Ok(ready) => {
                     let ready = Arc::new(ready);
                     // On a thread of its own: what is done meanwhile does not hold up its next statement.
-                    let writing = AbortOnDropHandle::new(tokio::spawn(put(Arc::clone(&self.consumer), Arc::clone(&ready))));
+                    let writing = AbortOnDropHandle::new(tokio::spawn(put(Arc::clone(&self.consumer), self.index, Arc::clone(&ready))));
                     if let Some(written) = untold.take() {
                         written.tell(&self.consumer).await;
                     }
@@ -356,7 +349,7 @@ impl Worker {
 
     async fn try_write(&mut self, runs: &[Run]) -> Result<(), LedgerError> {
         let decided = Arc::new(self.decide(runs, None).await?);
-        let committed = put(Arc::clone(&self.consumer), Arc::clone(&decided)).await?;
+        let committed = put(Arc::clone(&self.consumer), self.index, Arc::clone(&decided)).await?;
         Written { decided, committed }.tell(&self.consumer).await;
         Ok(())
     }
@@ -386,15 +379,17 @@ impl Worker {
         }
         let (batch, traces) = fold(runs, &mut loaded, &mut self.known);
         kill_point("consumer.fold.after");
-        self.take_permits(batch.issued.len()).await;
+        let oldest_at = runs.iter().map(|run| run.oldest_at).min().unwrap_or(0);
+        self.take_permits(batch.issued.len(), oldest_at).await;
         Ok(Decided { batch, traces })
     }
 
-    async fn take_permits(&self, rows: usize) {
+    async fn take_permits(&self, rows: usize, oldest_at: EpochMillis) {
         let mut missing = u32::try_from(rows).unwrap_or(u32::MAX);
         let started = Instant::now();
         while missing > 0 && !self.cancel.is_cancelled() {
-            let grant = self.consumer.limiter.take(missing).await;
+            let waiting = Duration::from_millis(u64::try_from(now_millis() - oldest_at).unwrap_or(0));
+            let grant = self.consumer.limiter.take(Ask { wanted: missing, worker: self.index, waiting }).await;
             missing -= grant.permits.min(missing);
             if missing > 0 {
                 tokio::select! {

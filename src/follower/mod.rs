@@ -4,6 +4,7 @@
 //! record it saw in the log; a "no" only while it is fresh: caught up with a high watermark fetched at most a second ago.
 
 mod barrier;
+mod gauges;
 #[cfg(test)]
 mod patience_tests;
 mod shard;
@@ -249,13 +250,6 @@ impl Follower {
             .iter()
             .map(|shard| shard.lock().fresh_at.map(|at| at.elapsed()))
             .try_fold(Duration::ZERO, |oldest, age| Some(oldest.max(age?)))
-    }
-
-    /// Sets the follower's gauges; called at a scrape.
-    pub fn observe(&self) {
-        let behind: i64 = self.shards.iter().map(|shard| shard.lock()).map(|shard| (shard.high_watermark - shard.next).max(0)).sum();
-        self.metrics.follower_behind_records.set(behind);
-        self.metrics.follower_fresh_seconds.set(self.freshness().map_or(f64::INFINITY, |age| age.as_secs_f64()));
     }
 
     /// Tails one partition until cancelled. A reader that must not go on stops here with an alarm and waits for the end.

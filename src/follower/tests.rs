@@ -51,7 +51,7 @@ impl World {
     }
 
     /// A follower that tails until the token is dropped.
-    async fn tail(&self) -> (Arc<Follower>, tokio_util::sync::DropGuard) {
+    pub(super) async fn tail(&self) -> (Arc<Follower>, tokio_util::sync::DropGuard) {
         let follower = self.start().await.unwrap();
         let cancel = CancellationToken::new();
         tokio::spawn(Arc::clone(&follower).tail(0, cancel.clone()));

@@ -283,6 +283,12 @@ impl Issuer {
                 self.fallback.admit(ask).await.unwrap_or(Verdict::Pass)
             }
         };
+        let said = &self.metrics.gate_verdicts;
+        match verdict {
+            Verdict::Pass => said.pass.inc(),
+            Verdict::Seen => said.seen.inc(),
+            Verdict::Full => said.full.inc(),
+        }
         kill_point("issuer.gate.after");
         verdict
     }

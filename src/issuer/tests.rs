@@ -75,6 +75,12 @@ impl World {
         self.journal.append(0, coupon, encode(body).unwrap()).await.unwrap();
     }
 
+    /// What the gate said so far: pass, seen, full.
+    fn verdicts(&self) -> [u64; 3] {
+        let said = &self.issuer.metrics.gate_verdicts;
+        [said.pass.get(), said.seen.get(), said.full.get()]
+    }
+
     async fn records(&self) -> i64 {
         self.journal.bounds(0).await.unwrap().end
     }
@@ -100,6 +106,10 @@ async fn whom_the_gate_let_through_and_the_log_does_not_know_takes_no_slot_and_l
     assert_eq!(accepted(world.ask(coupon, "alice").await), Some(1));
     assert_eq!(accepted(world.ask(coupon, "bob").await), Some(2));
     assert_eq!(world.ask(coupon, "gone").await, IssueAnswer::SoldOut);
+    assert_eq!(world.verdicts(), [0, 1, 1], "the last one was answered without the gate");
+    let other = world.create(1).await;
+    assert_eq!(accepted(world.ask(other, "alice").await), Some(1));
+    assert_eq!(world.verdicts(), [1, 1, 1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

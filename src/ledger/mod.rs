@@ -302,6 +302,9 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// surplus given back. Returns what is owned now, sorted. By the database's clock.
     async fn claim(&self, owner: &str, lease: Duration) -> Result<Vec<Partition>, LedgerError>;
 
+    /// Positions of the partitions that no living member owns: free, or with a lease that ran out by the database's clock.
+    async fn unowned(&self) -> Result<Vec<Position>, LedgerError>;
+
     /// Gives back every lease of `owner` and its membership.
     async fn release(&self, owner: &str) -> Result<(), LedgerError>;
 

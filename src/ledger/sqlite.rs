@@ -213,6 +213,10 @@ impl Ledger for SqliteLedger {
         self.call(Access::Write, move |session| now(ops::claims::claim(session, &owner, lease))).await
     }
 
+    async fn unowned(&self) -> Result<Vec<Position>, LedgerError> {
+        self.call(Access::Read, |session| now(ops::claims::unowned(session))).await
+    }
+
     async fn release(&self, owner: &str) -> Result<(), LedgerError> {
         let owner = owner.to_owned();
         self.call(Access::Write, move |session| now(ops::claims::release(session, &owner))).await

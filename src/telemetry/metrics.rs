@@ -13,16 +13,26 @@ pub struct Metrics {
     pub issue_seconds: Histogram,
     pub gate_batch_size: Histogram,
     pub gate_fallback_total: IntCounter,
+    /// `coupon_gate_verdicts_total{verdict}`
+    pub gate_verdicts: GateVerdicts,
     pub journal_append_seconds: Histogram,
     pub follower_behind_records: IntGauge,
     pub follower_fresh_seconds: Gauge,
+    pub open_coupons: IntGauge,
+    /// `coupon_stock{coupon}`; which coupons, see [`crate::follower::Follower::observe`]
+    pub stock: IntGaugeVec,
+    /// `coupon_issued{coupon}`, of the same coupons
+    pub issued: IntGaugeVec,
     pub ledger_rows_total: IntCounter,
+    pub ledger_commit_seconds: Histogram,
     pub consumer_batch_seconds: Histogram,
     pub consumer_poll_interval_seconds: Histogram,
     /// `coupon_consumer_lag{partition}`
     pub consumer_lag: IntGaugeVec,
     pub consumer_oldest_seconds: Gauge,
+    pub consumer_unowned_lag: IntGauge,
     pub limiter_rate: Gauge,
+    pub limiter_measured: Gauge,
     pub limiter_wait_seconds_total: Counter,
     /// `coupon_dead_letters{state}`
     pub dead_letters: IntGaugeVec,
@@ -38,6 +48,22 @@ pub struct Metrics {
     /// `coupon_reader_stopped{reader,partition}`: 1 where a reader stopped for good
     pub reader_stopped: IntGaugeVec,
     pub gate_reachable: IntGauge,
+    pub ready: IntGauge,
+}
+
+/// What the gate said, each bound once: they are counted for everybody who comes to it.
+#[derive(Debug, Clone)]
+pub struct GateVerdicts {
+    pub pass: IntCounter,
+    pub seen: IntCounter,
+    pub full: IntCounter,
+}
+
+impl GateVerdicts {
+    fn of(counters: &IntCounterVec) -> Self {
+        let counter = |verdict| counters.with_label_values(&[verdict]);
+        Self { pass: counter("pass"), seen: counter("seen"), full: counter("full") }
+    }
 }
 
 const LATENCY: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0];
@@ -69,6 +95,10 @@ impl Metrics {
                 "coupon_gate_fallback_total",
                 "Users judged by the local gate because Redis was away"
             )),
+            gate_verdicts: GateVerdicts::of(&add!(IntCounterVec::new(
+                Opts::new("coupon_gate_verdicts_total", "What the gate, or the local one in its place, said of a user: pass, seen, full"),
+                &["verdict"]
+            ))),
             journal_append_seconds: add!(histogram(
                 "coupon_journal_append_seconds",
                 "Seconds from an append's queueing to its acknowledgement",
@@ -82,7 +112,17 @@ impl Metrics {
                 "coupon_follower_fresh_seconds",
                 "Age of the stalest partition's last caught-up fetch; above 1 'no' is answered 503"
             )),
+            open_coupons: add!(IntGauge::new("coupon_open_coupons", "Coupons that give themselves out now, sold out or not")),
+            stock: add!(IntGaugeVec::new(
+                Opts::new("coupon_stock", "Stock of a coupon that is open now; of many, the 100 with the largest stock"),
+                &["coupon"]
+            )),
+            issued: add!(IntGaugeVec::new(
+                Opts::new("coupon_issued", "Coupons won by the log of one that is open now; the same ones as coupon_stock"),
+                &["coupon"]
+            )),
             ledger_rows_total: add!(IntCounter::new("coupon_ledger_rows_total", "Issued rows this process wrote")),
+            ledger_commit_seconds: add!(histogram("coupon_ledger_commit_seconds", "Seconds of the transaction of one batch", LATENCY)),
             consumer_batch_seconds: add!(histogram(
                 "coupon_consumer_batch_seconds",
                 "Seconds to load, decide and commit one batch",
@@ -101,7 +141,15 @@ impl Metrics {
                 "coupon_consumer_oldest_seconds",
                 "Age of the oldest record of an owned partition not yet in the ledger"
             )),
+            consumer_unowned_lag: add!(IntGauge::new(
+                "coupon_consumer_unowned_lag",
+                "Records not yet in the ledger of partitions that no living consumer owns, as this one sees it; 0 when all are owned"
+            )),
             limiter_rate: add!(Gauge::new("coupon_limiter_rate", "Issuances a second the limiter allows over all consumers, 0 = no limit")),
+            limiter_measured: add!(Gauge::new(
+                "coupon_limiter_measured",
+                "Rows a second of commit time over all workers that drain, by which an adaptive limit goes; 0 = not known or not adaptive"
+            )),
             limiter_wait_seconds_total: add!(Counter::new("coupon_limiter_wait_seconds_total", "Seconds batches waited for permits")),
             dead_letters: add!(IntGaugeVec::new(Opts::new("coupon_dead_letters", "Dead letters by state"), &["state"])),
             audit_violations: add!(IntGaugeVec::new(
@@ -129,6 +177,7 @@ impl Metrics {
                 &["reader", "partition"]
             )),
             gate_reachable: add!(IntGauge::new("coupon_gate_reachable", "1 while the gate answers, 0 while the local gate stands in")),
+            ready: add!(IntGauge::new("coupon_ready", "1 while /readyz answers 200, else 0")),
             registry,
         })
     }

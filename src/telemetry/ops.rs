@@ -44,8 +44,9 @@ async fn readyz(health: web::Data<Health>) -> HttpResponse {
     answer.insert_header((CACHE_CONTROL, "no-store")).json(report)
 }
 
-async fn scrape(metrics: web::Data<Metrics>, on_scrape: web::Data<OnScrape>) -> HttpResponse {
+async fn scrape(metrics: web::Data<Metrics>, health: web::Data<Health>, on_scrape: web::Data<OnScrape>) -> HttpResponse {
     (on_scrape.get_ref())();
+    metrics.ready.set(i64::from(health.is_ready()));
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
     match encoder.encode(&metrics.registry.gather(), &mut text) {
@@ -84,13 +85,16 @@ mod tests {
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!(body["checks"][0]["name"], "follower");
         assert_eq!(body["checks"][0]["ok"], false);
+        assert!(get("/metrics").await.1.contains("coupon_ready 0"));
         follower.set(true, "caught up");
         assert_eq!(get("/readyz").await.0, 200);
+        assert!(get("/metrics").await.1.contains("coupon_ready 1"));
         health.stop();
         assert_eq!(get("/readyz").await.0, 503);
         let (status, body) = get("/metrics").await;
         assert_eq!(status, 200);
         assert!(body.contains("coupon_gate_reachable 1"), "{body}");
+        assert!(body.contains("coupon_ready 0"), "it is stopping: {body}");
 
         handle.stop(true).await;
         serving.await.unwrap().unwrap();

@@ -1,17 +1,95 @@
 //! The bucket of a process that is alone, and of one whose Redis is away.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{Grant, Limiter, sane};
+use super::law::{Law, Speed, Word};
+use super::{Ask, Grant, Limit, Limiter, fifth_of_a_second, sane};
 
 /// A token bucket in memory, full at first.
 #[derive(Debug)]
 pub struct LocalLimiter {
-    bucket: Mutex<Bucket>,
+    own: Mutex<Own>,
+}
+
+/// What a process does by itself: a bucket at its part of the limit.
+#[derive(Debug)]
+pub(super) struct Own {
+    limit: Limit,
+    consumers: u32,
+    bucket: Bucket,
+    law: Law,
+    speeds: HashMap<usize, Speed>,
+}
+
+impl Own {
+    pub(super) fn new(limit: Limit, now: Instant) -> Self {
+        let rate = match limit {
+            Limit::Fixed(rate) => sane(rate),
+            Limit::Adaptive(range) => range.floor,
+        };
+        Self { limit, consumers: 1, bucket: Bucket::new(rate, now), law: Law::new(now), speeds: HashMap::new() }
+    }
+
+    pub(super) fn take(&mut self, ask: Ask, now: Instant) -> Grant {
+        if let Limit::Adaptive(range) = self.limit {
+            let rate = self.law.hear(ask.worker, self.word(ask), range.among(self.consumers), now);
+            self.bucket.set_rate(rate, now);
+        }
+        self.bucket.take(ask.wanted, now)
+    }
+
+    /// What there is to tell of the worker that asks.
+    pub(super) fn word(&self, ask: Ask) -> Word {
+        Word { rows_per_second: self.speeds.get(&ask.worker).map_or(0.0, Speed::rows_per_second), waiting: ask.waiting.as_secs_f64() }
+    }
+
+    pub(super) fn wrote(&mut self, worker: usize, rows: usize, took: Duration, now: Instant) {
+        // A transaction that only moved offsets says nothing of rows.
+        if rows > 0 {
+            self.speeds.entry(worker).or_insert_with(|| Speed::new(now)).wrote(rows, took, now);
+        }
+    }
+
+    pub(super) fn batch(&self, worker: usize, most: usize) -> usize {
+        match self.limit {
+            Limit::Fixed(rate) => fifth_of_a_second(sane(rate), most),
+            Limit::Adaptive(_) => {
+                self.speeds.get(&worker).map_or_else(|| Speed::new(Instant::now()).batch(most), |speed| speed.batch(most))
+            }
+        }
+    }
+
+    /// This process's part of a rate that all consumers share is where it goes on from by itself.
+    pub(super) fn part_of(&mut self, rate: f64, now: Instant) {
+        let part = rate / f64::from(self.consumers);
+        self.law.start_at(part, now);
+        self.bucket.set_rate(part, now);
+    }
+
+    pub(super) fn share_among(&mut self, consumers: u32, now: Instant) {
+        let consumers = consumers.max(1);
+        if self.consumers != consumers {
+            self.consumers = consumers;
+            if let Limit::Fixed(rate) = self.limit {
+                self.bucket.set_rate(sane(rate) / f64::from(consumers), now);
+            }
+        }
+    }
+
+    /// Over all consumers, if the others are as this one.
+    pub(super) fn rate(&self) -> f64 {
+        self.bucket.rate * f64::from(self.consumers)
+    }
+
+    /// Over all consumers, if the others are as this one.
+    pub(super) fn measured(&self) -> f64 {
+        self.law.measured() * f64::from(self.consumers)
+    }
 }
 
 #[derive(Debug)]
@@ -65,21 +143,36 @@ impl Bucket {
 }
 
 impl LocalLimiter {
-    /// A bucket of `rate` permits a second. 0 grants everything; so does what is not a rate (negative, not a number, infinite).
     #[must_use]
-    pub fn new(rate: f64) -> Self {
-        Self { bucket: Mutex::new(Bucket::new(sane(rate), Instant::now())) }
+    pub fn new(limit: Limit) -> Self {
+        Self { own: Mutex::new(Own::new(limit, Instant::now())) }
+    }
+
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
 impl Limiter for LocalLimiter {
-    async fn take(&self, wanted: u32) -> Grant {
-        self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(wanted, Instant::now())
+    async fn take(&self, ask: Ask) -> Grant {
+        self.own().take(ask, Instant::now())
+    }
+
+    fn wrote(&self, worker: usize, rows: usize, took: Duration) {
+        self.own().wrote(worker, rows, took, Instant::now());
+    }
+
+    fn batch(&self, worker: usize, most: usize) -> usize {
+        self.own().batch(worker, most)
     }
 
     fn rate(&self) -> f64 {
-        self.bucket.lock().unwrap_or_else(PoisonError::into_inner).rate
+        self.own().rate()
+    }
+
+    fn measured(&self) -> f64 {
+        self.own().measured()
     }
 
     /// Does nothing: this bucket is one process's own.
@@ -89,6 +182,7 @@ impl Limiter for LocalLimiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consumer::limiter::Range;
 
     #[test]
     fn grants_in_part_and_says_when_to_come_back() {
@@ -135,9 +229,23 @@ mod tests {
     #[tokio::test]
     async fn no_rate_is_no_limit() {
         for none in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            let limiter = LocalLimiter::new(none);
-            assert_eq!(limiter.take(u32::MAX).await, Grant { permits: u32::MAX, wait: Duration::ZERO });
+            let limiter = LocalLimiter::new(Limit::Fixed(none));
+            let ask = Ask { wanted: u32::MAX, worker: 0, waiting: Duration::ZERO };
+            assert_eq!(limiter.take(ask).await, Grant { permits: u32::MAX, wait: Duration::ZERO });
             assert!(limiter.rate().abs() < f64::EPSILON);
         }
+    }
+
+    #[tokio::test]
+    async fn an_adaptive_limit_starts_at_its_floor_and_follows_what_was_written() {
+        let limiter = LocalLimiter::new(Limit::Adaptive(Range { floor: 50.0, ceiling: 0.0 }));
+        let ask = Ask { wanted: 1_000, worker: 0, waiting: Duration::ZERO };
+        assert_eq!(limiter.take(ask).await.permits, 5, "a tenth of a second of the floor");
+        assert_eq!((limiter.batch(0, 1_000), limiter.measured()), (100, 0.0));
+        limiter.wrote(0, 0, Duration::from_secs(1));
+        limiter.wrote(0, 400, Duration::from_secs(1));
+        limiter.take(ask).await;
+        assert!((limiter.measured() - 400.0).abs() < 1.0 && (limiter.rate() - 200.0).abs() < 1.0, "half of what it manages: {limiter:?}");
+        assert_eq!((limiter.batch(0, 1_000), limiter.batch(0, 3_000)), (1_000, 1_200), "three seconds of commits");
     }
 }

@@ -114,6 +114,10 @@ impl Ledger for MysqlLedger {
         call!(self, session => ops::claims::claim(session, owner, lease))
     }
 
+    async fn unowned(&self) -> Result<Vec<Position>, LedgerError> {
+        call!(self, session => ops::claims::unowned(session))
+    }
+
     async fn release(&self, owner: &str) -> Result<(), LedgerError> {
         call!(self, session => ops::claims::release(session, owner))
     }

@@ -6,10 +6,12 @@ use diesel::prelude::*;
 
 use crate::domain::Partition;
 use crate::kill_point::kill_point;
+use crate::ledger::Position;
 use crate::ledger::errors::Fault;
 use crate::ledger::schema::{consumers, partition_claims, settings};
 use crate::ledger::session::{Control, Session};
 
+use super::reads;
 use super::setup::PARTITIONS;
 
 /// Attempts at a claim that deadlocks.
@@ -73,6 +75,18 @@ async fn free<S: Session>(session: &mut S, which: Parts) -> Result<(), Fault> {
     let set = (partition_claims::owner.eq(None::<String>), partition_claims::expires_at.eq(0));
     session.execute(diesel::update(partition_claims::table.filter(which)).set(set)).await?;
     Ok(())
+}
+
+pub(in crate::ledger) async fn unowned<S: Session>(session: &mut S) -> Result<Vec<Position>, Fault> {
+    let now = session.clock().await?;
+    // A free one has a lease that ran out long ago.
+    let free = partition_claims::table.filter(partition_claims::expires_at.le(now)).select(partition_claims::part);
+    let free: Vec<Partition> = session.load(free).await?;
+    if free.is_empty() {
+        return Ok(Vec::new());
+    }
+    let positions = reads::positions(session).await?;
+    Ok(positions.into_iter().filter(|position| free.contains(&position.partition)).collect())
 }
 
 pub(in crate::ledger) async fn release<S: Session>(session: &mut S, owner: &str) -> Result<(), Fault> {

@@ -53,11 +53,15 @@ pub(super) async fn the_first_partition_count_holds(bench: Arc<Bench>) {
 const LEASE: Duration = Duration::from_secs(60);
 
 pub(super) async fn claims_are_shared_fairly(bench: Arc<Bench>) {
+    let unowned = async || -> Vec<Partition> { bench.ledger.unowned().await.unwrap().iter().map(|position| position.partition).collect() };
+    assert_eq!(unowned().await, [0, 1, 2, 3]);
     assert_eq!(bench.ledger.claim("a", LEASE).await.unwrap(), [0, 1, 2, 3]);
     assert_eq!(bench.ledger.claim("a", LEASE).await.unwrap(), [0, 1, 2, 3]);
+    assert!(unowned().await.is_empty());
     // The second waits until the first gives its surplus back.
     assert!(bench.ledger.claim("b", LEASE).await.unwrap().is_empty());
     assert_eq!(bench.ledger.claim("a", LEASE).await.unwrap(), [0, 1]);
+    assert_eq!(unowned().await, [2, 3], "given back and not taken yet");
     assert_eq!(bench.ledger.claim("b", LEASE).await.unwrap(), [2, 3]);
     bench.ledger.release("a").await.unwrap();
     bench.ledger.release("a").await.unwrap();
@@ -67,7 +71,9 @@ pub(super) async fn claims_are_shared_fairly(bench: Arc<Bench>) {
 pub(super) async fn claims_that_expire_are_taken_over(bench: Arc<Bench>) {
     assert_eq!(bench.ledger.claim("dies", Duration::from_millis(300)).await.unwrap().len(), 4);
     assert!(bench.ledger.claim("lives", LEASE).await.unwrap().is_empty());
+    assert!(bench.ledger.unowned().await.unwrap().is_empty());
     tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(bench.ledger.unowned().await.unwrap().len(), 4);
     assert_eq!(bench.ledger.claim("lives", LEASE).await.unwrap().len(), 4);
     // One that comes back finds its share only when it is given.
     assert!(bench.ledger.claim("dies", LEASE).await.unwrap().is_empty());
