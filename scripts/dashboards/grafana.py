@@ -27,7 +27,7 @@ def document(dashboard: Dashboard) -> dict[str, Any]:
         "refresh": "5s",
         "schemaVersion": 39,
         "time": {"from": "now-15m", "to": "now"},
-        "timepicker": {"refresh_intervals": ["1s", "5s", "15s", "1m"]},
+        "timepicker": {"refresh_intervals": ["5s", "15s", "1m"]},
         "timezone": "browser",
         "links": [
             {"title": "Coupon", "type": "dashboards", "tags": ["coupon-svc"], "asDropdown": True, "includeVars": False, "keepTime": True}

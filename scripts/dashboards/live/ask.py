@@ -76,6 +76,11 @@ def there(prometheus: Prometheus, selector: str) -> str:
     return f"no series {selector}" if fault == "nothing" else fault
 
 
+def missing(prometheus: Prometheus, query: str) -> str:
+    found = (there(prometheus, one) for one in dict.fromkeys(selectors(query)))
+    return "; ".join(fault for fault in found if fault)
+
+
 def of_panels(prometheus: Prometheus) -> list[Question]:
     asked: list[Question] = []
     for dashboard in description.dashboards():
@@ -91,8 +96,7 @@ def of_panels(prometheus: Prometheus) -> list[Question]:
                         if not chosen:
                             return f"there is nothing to choose by {variable['query']}"
                         filled = filled.replace(f"${variable['name']}", chosen[0])
-                    missing = [fault for fault in (there(prometheus, one) for one in selectors(filled)) if fault]
-                    return "; ".join(missing) or (fault := prometheus.fault(filled)) and f"{fault}: {filled}"
+                    return missing(prometheus, filled) or (fault := prometheus.fault(filled)) and f"{fault}: {filled}"
 
                 asked.append((where, ask))
     return asked
@@ -111,9 +115,8 @@ def of_rules(prometheus: Prometheus) -> list[Question]:
             name, query, is_alert = rule["name"], rule["query"], rule["type"] == "alerting"
 
             def ask(name: str = name, query: str = query, is_alert: bool = is_alert) -> str:
-                missing = [fault for fault in (there(prometheus, one) for one in selectors(query)) if fault]
-                if missing:
-                    return "; ".join(missing)
+                if absent := missing(prometheus, query):
+                    return absent
                 found = prometheus.get("query", query=query)
                 return found.get("error", "") if is_alert else prometheus.fault(name)
 
