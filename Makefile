@@ -12,7 +12,7 @@ STAGE ?= single
 
 .PHONY: help run test check fmt fuzz burst loadtest bench growth chaos overload limiter audit stack-up stack-down stack-status stack-wipe \
 	install uninstall install-check rolling-upgrade \
-	topologies image stage stage-down stage-status
+	topologies image stage stage-down stage-status dashboards dashboards-check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,9 +26,11 @@ run: ## build and start the service on its embedded parts (or on CONFIG)
 test: ## start the local stack, run every test, stop what was started
 	@scripts/test.sh
 
-check: ## formatting, lints and documentation, all without a warning; the compose files are what docker/topologies says
+check: ## formatting, lints and documentation, all without a warning; compose files and dashboards are what their descriptions say
 	@python3 -B scripts/topology check
 	@python3 -B -m unittest discover -q -s scripts/topology
+	@python3 -B scripts/dashboards check
+	@python3 -B -m unittest discover -q -s scripts/dashboards/live
 	cargo fmt --check
 	cargo clippy --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --all-features --no-deps --document-private-items
@@ -92,6 +94,12 @@ rolling-upgrade: ## restart a consumer and two APIs behind nginx, one after anot
 
 topologies: ## make docker/compose/*.yaml of docker/topologies/*.toml and config/stages/*.toml
 	@python3 -B scripts/topology compose
+
+dashboards: ## make dashboards/grafana/*.json of dashboards/panels/*.toml
+	@python3 -B scripts/dashboards make
+
+dashboards-check: ## ask a real Prometheus, which watches a load, every query of the dashboards, rules and alerts
+	@scripts/dashboards-check.sh
 
 image: ## build the service's container image (needs Docker)
 	docker build -f docker/Dockerfile -t coupon-svc:$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1) .

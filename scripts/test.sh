@@ -14,5 +14,12 @@ STACK_MODE=native WITH_MARIADB=1 WITH_CHAOS=1 scripts/stack.sh install
 STACK_STARTED_FILE=$started WITH_MARIADB=1 scripts/stack.sh up
 COUPON_TEST_TLS_DIR=$(scripts/stack.sh tls-dir)
 export COUPON_TEST_TLS_DIR
-if (($#)); then set -- -- "$@"; else scripts/install-check.sh; fi
+if (($#)); then
+    set -- -- "$@"
+else
+    scripts/install-check.sh
+    # The same build that the tests need.
+    cargo build --all-features
+    COUPON_SVC=target/debug/coupon-svc scripts/dashboards-check.sh
+fi
 cargo test --all-features --no-fail-fast "$@"

@@ -48,11 +48,11 @@ class Client:
     def __init__(self, address):
         self.connection = http.client.HTTPConnection(address, timeout=PATIENCE)
 
-    def call(self, path, user, body=None, admin=False):
-        """The kind of answer in two words, and its body."""
-        headers = {"Authorization": f"Bearer {token(user, admin)}", "Content-Type": "application/json"}
+    def call(self, path, user, body=None, admin=False, method="POST", credential=None):
+        """The kind of answer in two words, and its body. Another credential than the user's own is sent as it is."""
+        headers = {"Authorization": credential or f"Bearer {token(user, admin)}", "Content-Type": "application/json"}
         try:
-            self.connection.request("POST", path, body=json.dumps(body) if body else None, headers=headers)
+            self.connection.request(method, path, body=json.dumps(body) if body else None, headers=headers)
             response = self.connection.getresponse()
             answer = json.loads(response.read())
         except (OSError, http.client.HTTPException) as error:

@@ -183,7 +183,8 @@ log_tail() { # part
 wait_healthy() { # part
     local part=$1 deadline=$((SECONDS + WAIT_SECONDS))
     until healthy "$part"; do
-        if [[ -z $(own_pid "$part") ]]; then
+        # Twice: in the moment in which a process becomes another program it has no command line.
+        if [[ -z $(own_pid "$part") ]] && sleep 0.2 && [[ -z $(own_pid "$part") ]]; then
             log_tail "$part"
             say "$part" "FAILED: the process ended before it answered" >&2
             return 1

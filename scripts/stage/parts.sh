@@ -7,7 +7,8 @@ parts=()
 declare -A part_kind=() part_host=() part_address=() part_port=() part_ops_port=() part_memory=()
 
 # Started together, one wave after the other; stopped in the opposite order.
-WAVES=("redis kafka mysql" "sentinel" "api consumer" "nginx prometheus redis-exporter mysqld-exporter")
+# The exporter of nginx ends when it finds no nginx at its start.
+WAVES=("redis kafka mysql" "sentinel" "api consumer" "nginx prometheus redis-exporter mysqld-exporter node-exporter" "nginx-exporter")
 
 read_parts() {
     local part kind host address port ops memory
@@ -40,7 +41,7 @@ program_of() { # kind of a part that comes with Debian
         nginx) echo nginx ;;
         prometheus) echo prometheus ;;
         redis-exporter) echo prometheus-redis-exporter ;;
-        mysqld-exporter) echo prometheus-mysqld-exporter ;;
+        mysqld-exporter | nginx-exporter | node-exporter) echo "prometheus-$1" ;;
     esac
 }
 

@@ -25,6 +25,8 @@ IMAGES = {
     "redis-exporter": "oliver006/redis_exporter:v1.67.0",
     "kafka-exporter": "danielqsj/kafka-exporter:v1.9.0",
     "mysqld-exporter": "prom/mysqld-exporter:v0.14.0",
+    "nginx-exporter": "nginx/nginx-prometheus-exporter:1.4.2",
+    "node-exporter": "prom/node-exporter:v1.9.1",
 }
 # What begins the command; where nothing is said the image's entrypoint does. A part with files needs it said.
 PROGRAMS = {
@@ -45,6 +47,7 @@ NEEDS = {
     "redis-exporter": ("redis",),
     "kafka-exporter": ("kafka",),
     "mysqld-exporter": ("mysql",),
+    "nginx-exporter": ("nginx",),
 }
 # A dollar that is not of an address: compose would take it for a variable of its own.
 OTHER_DOLLAR = re.compile(r"\$(?!\{[A-Z0-9_]+_ADDRESS:-)")
@@ -76,6 +79,9 @@ class Containers:
 
     def mount(self, _part: Part, name: str) -> str:
         return f"/project/{name}"
+
+    def root(self) -> str:
+        return "/host"
 
 
 def host_variable(host: str) -> str:
@@ -138,6 +144,9 @@ def container(topology: Topology, part: Part) -> dict[str, Any]:
     volumes = volumes_of(part)
     if volumes:
         described["volumes"] = volumes
+    if part.kind == "node-exporter":
+        # Which file systems there are is asked of the host's first process.
+        described["pid"] = "host"
     described["mem_limit"] = f"{part.memory_mib}m"
     # No swap besides: a part that swaps would be slow where it should be seen to be too large.
     described["memswap_limit"] = f"{part.memory_mib}m"
@@ -203,6 +212,8 @@ def volumes_of(part: Part) -> list[str]:
         volumes.append("../mysql/grants.sql:/docker-entrypoint-initdb.d/grants.sql:ro")
     if part.kind in ("prometheus", "grafana"):
         volumes.append("../../dashboards:/project/dashboards:ro")
+    if part.kind == "node-exporter":
+        volumes.append("/:/host:ro,rslave")
     if part.kind in DATA:
         volumes.append(f"{part.name}:{DATA[part.kind]}")
     return volumes

@@ -25,12 +25,17 @@ FIRST_PORT = {
     "redis-exporter": 9121,
     "kafka-exporter": 9308,
     "mysqld-exporter": 9104,
+    "nginx-exporter": 9113,
+    # One a host: apart from the others, because there may be many.
+    "node-exporter": 9150,
 }
 FIRST_CONTROLLER_PORT = 9192
 FIRST_OPS_PORT = 9200
 # The service's processes: they listen for probes and metrics on an ops port.
 SERVICE = ("api", "consumer")
-MONITORING = ("prometheus", "grafana", "redis-exporter", "kafka-exporter", "mysqld-exporter")
+# Where nginx says how busy it is; nobody asks but its exporter.
+NGINX_STATUS_PORT = 8100
+MONITORING = ("prometheus", "grafana", "redis-exporter", "kafka-exporter", "mysqld-exporter", "nginx-exporter", "node-exporter")
 # What is to be had as a container image only.
 CONTAINERS_ONLY = ("grafana", "kafka-exporter")
 # The setting that says how much of its memory a server may take for itself. It must be below the limit.
@@ -55,7 +60,7 @@ class Part:
     number: int
     # Where clients reach it; 0 for a consumer, which has none.
     port: int
-    # Probes and metrics of the service; 0 for servers.
+    # Probes and metrics of the service, and the status page of nginx; 0 for other servers.
     ops_port: int
 
     @property
@@ -152,6 +157,8 @@ def read(name: str, described: dict[str, Any], tuning: dict[str, dict[str, Any]]
             ops_port = 0
             if kind in SERVICE:
                 ops_port = FIRST_OPS_PORT + sum(counts.get(role, 0) for role in SERVICE) - 1
+            if kind == "nginx":
+                ops_port = NGINX_STATUS_PORT
             parts.append(
                 Part(
                     name=part_name,
@@ -183,6 +190,8 @@ def faults(topology: Topology) -> list[str]:
             found.append(f"the parts of host {host.name} may take {taken} MiB, and it has {host.memory_mib}")
         if host.vcpu <= 0:
             found.append(f"host {host.name} has no CPU")
+        if sum(part.kind == "node-exporter" for part in host.parts) > 1:
+            found.append(f"host {host.name} has two node exporters")
     seen: dict[str, str] = {}
     for part in topology.parts:
         if part.name in seen:
@@ -196,7 +205,7 @@ def faults(topology: Topology) -> list[str]:
     brokers = len(topology.of_kind("kafka"))
     if not 1 <= topology.min_insync <= topology.replication <= brokers:
         found.append(f"1 <= min_insync {topology.min_insync} <= replication {topology.replication} <= {brokers} brokers does not hold")
-    for kind, least, most in (("mysql", 1, 1), ("api", 1, 99), ("consumer", 1, 99), ("nginx", 0, 1), ("prometheus", 0, 1)):
+    for kind, least, most in (("mysql", 1, 1), ("api", 1, 99), ("consumer", 1, 99), ("nginx", 0, 1), ("nginx-exporter", 0, 1), ("prometheus", 0, 1)):
         count = len(topology.of_kind(kind))
         if not least <= count <= most:
             found.append(f"there are {count} parts of the kind {kind}")

@@ -59,6 +59,9 @@ class Namespaces:
     def mount(self, _part: Part, name: str) -> str:
         return str(ROOT / name)
 
+    def root(self) -> str:
+        return "/"
+
 
 def show(topology: Topology, cores: int) -> str:
     """The plan for people: which process runs in which namespace, with which limits and settings."""

@@ -23,6 +23,9 @@ class Place(Protocol):
     def mount(self, part: Part, name: str) -> str:
         """Where a folder or file of the project is found, by its path in the project."""
 
+    def root(self) -> str:
+        """Where the file system of the host itself is seen."""
+
 
 @dataclass
 class Settings:

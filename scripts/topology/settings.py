@@ -41,6 +41,8 @@ def settings(topology: Topology, part: Part, place: Place) -> Settings:
         "redis-exporter": monitoring.redis_exporter,
         "kafka-exporter": monitoring.kafka_exporter,
         "mysqld-exporter": monitoring.mysqld_exporter,
+        "nginx-exporter": monitoring.nginx_exporter,
+        "node-exporter": monitoring.node_exporter,
     }
     return kinds[part.kind](topology, part, place)
 
@@ -212,6 +214,12 @@ def nginx(topology: Topology, part: Part, place: Place) -> Settings:
         "            add_header Retry-After 1 always;",
         f"            return 503 '{json.dumps(AWAY)}';",
         "        }",
+        "    }",
+        # On a port of its own: it is none of the crowd's business.
+        "    server {",
+        f"        listen {part.ops_port};",
+        "        location = /status { stub_status; }",
+        "        location / { return 404; }",
         "    }",
         "}",
     ]

@@ -78,6 +78,20 @@ class Topologies(unittest.TestCase):
         parts = [part.kind for part in model.load("single").without(*model.MONITORING).parts]
         self.assertEqual(parts, ["redis", "kafka", "mysql", "api", "consumer"])
 
+    def test_prometheus_asks_every_part_that_has_something_to_say(self) -> None:
+        for name in model.names():
+            topology = model.load(name)
+            place = native.Namespaces(topology, 2, Path("/state"))
+            made = settings.settings(topology, topology.of_kind("prometheus")[0], place).files["prometheus.yml"]
+            for part in topology.parts:
+                with self.subTest(f"{name}: {part.name}"):
+                    port = part.ops_port if part.kind in model.SERVICE else part.port
+                    if part.kind in model.SERVICE or part.kind.endswith("-exporter") or part.kind == "redis":
+                        self.assertIn(f"{place.address(part)}:{port}\"", made)
+            for host in topology.hosts:
+                self.assertEqual(sum(part.kind == "node-exporter" for part in host.parts), min(1, len(host.parts)), f"{name}: {host.name}")
+            self.assertEqual(len(topology.of_kind("nginx")), len(topology.of_kind("nginx-exporter")), name)
+
     def test_the_service_asks_all_sentinels_and_all_brokers(self) -> None:
         topology = model.load("ha")
         made = settings.settings(topology, topology.part("api-1"), native.Namespaces(topology, 2, Path("/state")))
