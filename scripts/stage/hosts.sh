@@ -9,14 +9,15 @@ MADE=$STATE/made
 
 # Names of hosts in the order of the description, and what each has.
 hosts=()
-declare -A host_address=() host_vcpu=() host_quota=() host_memory=()
+declare -A host_address=() host_vcpu=() host_cores=() host_weight=() host_quota=() host_memory=()
 
 read_hosts() {
-    local host address vcpu quota memory
+    local host address vcpu cores weight quota memory
     hosts=()
-    while read -r host address vcpu quota memory; do
+    while read -r host address vcpu cores weight quota memory; do
         hosts+=("$host")
-        host_address[$host]=$address host_vcpu[$host]=$vcpu host_quota[$host]=$quota host_memory[$host]=$memory
+        host_address[$host]=$address host_vcpu[$host]=$vcpu host_cores[$host]=$cores host_weight[$host]=$weight
+        host_quota[$host]=$quota host_memory[$host]=$memory
     done <"$STATE/plan/hosts"
 }
 
@@ -75,6 +76,7 @@ make_cgroups() { # host
     mkdir "$folder"
     cat "$STATE/plan/period" >"$folder/cpu.cfs_period_us"
     echo "${host_quota[$host]}" >"$folder/cpu.cfs_quota_us"
+    echo "${host_weight[$host]}" >"$folder/cpu.shares"
     folder=$CGROUPS/memory/coupon-stage/$host
     note cgroup "$folder"
     mkdir "$folder"
