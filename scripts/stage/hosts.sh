@@ -48,6 +48,8 @@ make_hosts() {
     ip link set "$BRIDGE" up
     note cgroup "$CGROUPS/cpu/coupon-stage"
     mkdir "$CGROUPS/cpu/coupon-stage"
+    # All hosts together: without this they would weigh as much as one single process beside them.
+    echo "$((1024 * ${STAGE_CORES:-$(nproc)}))" >"$CGROUPS/cpu/coupon-stage/cpu.shares"
     note cgroup "$CGROUPS/memory/coupon-stage"
     mkdir "$CGROUPS/memory/coupon-stage"
     # Where it is on for all, it cannot be set again.
