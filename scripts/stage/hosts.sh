@@ -66,6 +66,9 @@ make_hosts() {
         ip -n "$namespace" link set lo up
         ip -n "$namespace" link set eth0 up
         ip -n "$namespace" route add default via "${network%/*}"
+        # As docs/production.md has it; in a namespace they are the host's own.
+        nsenter --net="/run/netns/$namespace" sysctl -q -w net.core.somaxconn=16384 net.ipv4.tcp_max_syn_backlog=16384 \
+            net.ipv4.ip_local_port_range='20000 65535' net.ipv4.tcp_tw_reuse=1
         make_cgroups "$host"
         index=$((index + 1))
     done

@@ -86,7 +86,7 @@ class Topologies(unittest.TestCase):
         self.assertEqual([part.name for part in topology.of_kind("api")], ["api-1", "api-2", "api-3"])
         self.assertEqual([part.host for part in topology.of_kind("consumer")], ["consumer-1", "consumer-2", "consumer-3", "consumer-4"])
         proxy = settings.settings(topology, topology.part("nginx"), native.Namespaces(topology, Path("/state")))
-        self.assertEqual(proxy.files["nginx.conf"].count("max_fails"), 3)
+        self.assertEqual(proxy.files["nginx.conf"].count("max_fails=0"), 3)
         with self.assertRaisesRegex(model.BadTopology, "single"):
             model.load("single", {"api": 2})
 
