@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The original system's load against a deployment stage: brings the stage up (scripts/stage.sh), lets the crowd go from the stage's host
 # `load` (k6, loadtest/ramp.js), has the books audited, prints a row of our figures beside the original's, and ends the stage. The row is
-# also in target/stage/STAGE.json, and what it is made of in target/stage/STAGE-TIME/. Exit code 1 when the audit is not clean or a user
-# has no final answer.
+# also in target/stage/STAGE.json, and what it is made of in target/stage/STAGE-TIME/. Exit code 1 when the audit is not
+# clean, rows are missing, or an answer cannot be. With other hosts, events or another limit than described the file is target/stage/STAGE-WHAT.json.
 #
 # usage: scripts/loadtest-stage.sh STAGE      (make loadtest STAGE=...)
 #
@@ -79,4 +79,7 @@ for users in $USERS; do
     folders+=("$OUT")
     run_against_stage "$users"
 done
-python3 scripts/stage/row.py "target/stage/$STAGE.json" "${folders[@]}"
+# The stage's own file is of the stage as it is described.
+variant=$STAGE${APIS:+-$APIS-apis}${CONSUMERS:+-$CONSUMERS-consumers}${COUPON__LIMITER__RATE:+-limit-$COUPON__LIMITER__RATE}
+if [[ -n $EVENTS && ${FAULTS:-0} != 1 ]]; then variant+=-events; fi
+python3 scripts/stage/row.py "target/stage/$variant.json" "${folders[@]}"
