@@ -50,8 +50,8 @@ bench: ## how fast, as ratios to ceilings of the same run: ROUNDS=5 ONLY=embedde
 growth: ## what a request costs and a coupon weighs as holders, coupons, APIs and consumers grow
 	@ONLY=growth scripts/bench.sh
 
-loadtest: ## a crowd with a report and plots: SCENARIO=burst|ramp|soak|repeat-storm|soldout-storm|restock|mixed STACK=embedded|distributed
-	@scripts/loadtest.sh
+loadtest: ## a crowd with a report and plots: SCENARIO=burst|ramp|soak|repeat-storm|soldout-storm|restock|mixed STACK=embedded|distributed, or STAGE=single|split|split-db|scaled|ha|ha-two-brokers
+	@$(if $(filter file,$(origin STAGE)),scripts/loadtest.sh,scripts/loadtest-stage.sh "$(STAGE)")
 
 chaos: ## the promise under faults: SEED=1 MINUTES=10; exit code 1 on a violation
 	@scripts/chaos.sh

@@ -29,6 +29,9 @@ usage: scripts/stage.sh COMMAND
   up STAGE               start a stage of docker/topologies/ with empty servers; prints its addresses when all parts are ready
   down                   end what `up` started; logs and data stay until the next `up`
   status                 one line for each part: pid, memory, limit; exit 1 unless all run
+  stop PART|HOST...      ask parts to end, and wait for it; of a host all its parts
+  kill PART|HOST...      end them by SIGKILL, as a host that is lost
+  start PART|HOST...     start again what was stopped or killed; its data is as it was
   exec HOST COMMAND...   run a command on a host of the stage, for instance k6 on `load`
   plan STAGE             print which processes run where, with which limits
 
@@ -36,7 +39,10 @@ Variables:
   COUPON_SVC=FILE          the service's binary (default: built now)
   COUPON__SECTION__KEY     any key of the service; wins over the stage's, e.g. COUPON__LIMITER__RATE=0
   MONITORING=0             without the monitoring and its host: more CPU for the rest
+  APIS=N, CONSUMERS=N      another number of hosts of these kinds than described
   STAGE_CORES=N            CPUs to share out (default: all of this machine)
+  STAGE_CROWD=0.5          of these, for the host `load` while all are busy; the rest is the other hosts', by their vCPUs
+  STAGE_CPU=weights        or fixed: no host has more than its share, even while others are idle
   STAGE_STATE=.stage       where pids, logs and data are; a folder named .stage
   STAGE_WAIT_SECONDS=300   how long a part may take until it is ready
 
@@ -48,6 +54,10 @@ USAGE
 plan_of() { # words for scripts/topology
     local options=(--cores "${STAGE_CORES:-$(nproc)}")
     if [[ ${MONITORING:-1} == 0 ]]; then options+=(--no-monitoring); fi
+    if [[ -n ${APIS:-} ]]; then options+=(--apis "$APIS"); fi
+    if [[ -n ${CONSUMERS:-} ]]; then options+=(--consumers "$CONSUMERS"); fi
+    if [[ -n ${STAGE_CROWD:-} ]]; then options+=(--crowd "$STAGE_CROWD"); fi
+    if [[ ${STAGE_CPU:-weights} == fixed ]]; then options+=(--fixed); fi
     python3 -B "$HERE/topology" "$@" "${options[@]}"
 }
 
@@ -62,6 +72,12 @@ find_service() {
     if [[ -z ${COUPON_SVC:-} ]]; then (cd "$ROOT" && cargo build --release); fi
     [[ -x $SERVICE_PROGRAM ]] || die "there is no $SERVICE_PROGRAM"
     SERVICE_PROGRAM=$(realpath "$SERVICE_PROGRAM")
+}
+
+# What is started again is what was started first, unless the caller says otherwise.
+find_service_of_stage() {
+    COUPON_SVC=${COUPON_SVC:-$(<"$STATE/service")}
+    find_service
 }
 
 need_free_memory() {
@@ -79,6 +95,7 @@ up() { # stage
     # A stage starts empty: the data of another one would be of other brokers.
     rm -rf "$STATE"
     mkdir -p "$STATE" "$RUN"
+    echo "$SERVICE_PROGRAM" >"$STATE/service"
     plan_of plan "$1" "$STATE"
     read_plan
     (umask 077 && head -c 48 /dev/urandom | base64 -w 0 >"$STATE/jwt-secret")
@@ -86,7 +103,7 @@ up() { # stage
     install_missing
     install_programs
     need_free_memory
-    say stage "$1: every host has $(<"$STATE/plan/factor") of its CPUs, on ${STAGE_CORES:-$(nproc)} cores"
+    say stage "$1: while all are busy a host has $(<"$STATE/plan/factor") of its CPUs, on ${STAGE_CORES:-$(nproc)} cores"
     local wave names
     names=$(compgen -e | { grep '^COUPON__' || true; } | xargs)
     if [[ -n $names ]]; then say stage "from the environment: $names"; fi
@@ -98,16 +115,14 @@ up() { # stage
 }
 
 print_addresses() {
-    local host part line period
-    period=$(<"$STATE/plan/period")
+    local host part line
     printf '\n'
     for host in "${hosts[@]}"; do
         line=''
         for part in "${parts[@]}"; do
             if [[ ${part_host[$part]} == "$host" && -n $(own_pid "$part") ]]; then line+=" $part:$(port_of "$part")"; fi
         done
-        printf '%-12s %-14s %4s vCPU as %s cores %s\n' "$host" "${host_address[$host]}" "${host_vcpu[$host]}" \
-            "$(awk -v quota="${host_quota[$host]}" -v period="$period" 'BEGIN { printf "%.2f", quota / period }')" "$line"
+        printf '%-12s %-14s %4s vCPU, %s cores %s\n' "$host" "${host_address[$host]}" "${host_vcpu[$host]}" "${host_cores[$host]}" "$line"
     done
     printf '\n'
     grep -E '^(BASE_URLS|PROMETHEUS_URL|JWT_SECRET_FILE)=' "$STATE/addresses.env"
@@ -146,6 +161,46 @@ status() {
     return "$all"
 }
 
+# The parts that are meant, in the order in which they are started.
+meant() { # parts and hosts...
+    local word part wave found
+    for word in "$@"; do
+        [[ -n ${part_kind[$word]:-} || -n ${host_address[$word]:-} ]] || die "there is no part or host '$word'"
+    done
+    for wave in "${WAVES[@]}"; do
+        for part in $(parts_of_wave "$wave"); do
+            found=" $* "
+            if [[ $found == *" $part "* || $found == *" ${part_host[$part]} "* ]]; then echo "$part"; fi
+        done
+    done
+}
+
+change() { # stop, kill or start; parts and hosts...
+    local command=$1 part pid which=() running=()
+    shift
+    (($# > 0)) || die "which part or host?"
+    read_plan
+    meant "$@" >/dev/null
+    mapfile -t which < <(meant "$@")
+    ((${#which[@]})) || die "there are no parts on $*"
+    for part in "${which[@]}"; do if [[ -n $(own_pid "$part") ]]; then running+=("$part"); fi; done
+    case $command in
+        start)
+            ((${#running[@]} == 0)) || die "already running: ${running[*]}"
+            find_service_of_stage
+            start_parts "${which[@]}"
+            ;;
+        stop) stop_parts "${which[@]}" ;;
+        kill)
+            for part in "${running[@]}"; do
+                pid=$(own_pid "$part")
+                kill -KILL "$pid"
+                say "$part" "killed (pid $pid)"
+            done
+            ;;
+    esac
+}
+
 run_on() { # host, command...
     read_plan
     local host=${1:-}
@@ -163,6 +218,7 @@ main() {
         up) up "${1:?which stage?}" ;;
         down) down ;;
         status) status ;;
+        stop | kill | start) change "$command" "$@" ;;
         exec) run_on "$@" ;;
         plan) plan_of show "${1:?which stage?}" ;;
         help | -h | --help) usage ;;

@@ -16,7 +16,8 @@ export const runId = __ENV.RUN_ID;
 /// The coupon of the run; of many it is number 0.
 export const couponId = __ENV.COUPON_ID;
 
-/// Coupon `index` of a run with many: they differ in the last four digits only, so that the audit's report can be searched for them.
-export function couponNumber(index) {
-    return `${couponId.slice(0, -4)}${index.toString(16).padStart(4, '0')}`;
+/// Coupon `index` of a run with `count` of them: they differ in the last four digits only, so that the audit's report can be searched for
+/// them.
+export function couponNumber(index, count = 2) {
+    return count === 1 ? couponId : `${couponId.slice(0, -4)}${index.toString(16).padStart(4, '0')}`;
 }

@@ -25,10 +25,10 @@ export function headersOf(user, admin) {
     return headers;
 }
 
-/// A user of this run, who talks to one of the APIs and nobody else.
+/// A user of this run, who talks to one of the APIs and nobody else: `number` may go on behind the digits that choose it.
 export function userOf(number) {
     return {
-        base: bases[(Number(number) || 0) % bases.length],
+        base: bases[(parseInt(number, 10) || 0) % bases.length],
         params: { headers: headersOf(`${runId}-${number}`, false), timeout: '60s' },
     };
 }

@@ -1,8 +1,10 @@
 // The end of a run: its numbers as one flat JSON object in RESULT_FILE, read by the scripts.
 import { ENDS, OUTCOMES } from './ask.js';
+import { windowsOf } from './windows.js';
 
-/// `expected` says how many users must end as winners, given how many asked; `marks` are moments worth a line in the plots, in ms since T0.
-export function summaryOf(data, { stock, expected = (users) => Math.min(stock, users), marks = [] }) {
+/// `expected` says how many users must end as winners, given how many asked; `marks` are moments worth a line in the plots, in ms since T0;
+/// `more` is what else the scenario has to tell.
+export function summaryOf(data, { stock, expected = (users) => Math.min(stock, users), marks = [], more = {} }) {
     const value = (metric, name) => (data.metrics[metric] ? data.metrics[metric].values[name] || 0 : 0);
     const count = (metric) => value(metric, 'count');
     const users = count('users');
@@ -16,5 +18,7 @@ export function summaryOf(data, { stock, expected = (users) => Math.min(stock, u
         }
     }
     result.marks_ms = marks;
+    result.windows = windowsOf(value);
+    Object.assign(result, more);
     return { [__ENV.RESULT_FILE]: `${JSON.stringify(result, null, 2)}\n` };
 }

@@ -9,14 +9,15 @@ MADE=$STATE/made
 
 # Names of hosts in the order of the description, and what each has.
 hosts=()
-declare -A host_address=() host_vcpu=() host_quota=() host_memory=()
+declare -A host_address=() host_vcpu=() host_cores=() host_weight=() host_quota=() host_memory=()
 
 read_hosts() {
-    local host address vcpu quota memory
+    local host address vcpu cores weight quota memory
     hosts=()
-    while read -r host address vcpu quota memory; do
+    while read -r host address vcpu cores weight quota memory; do
         hosts+=("$host")
-        host_address[$host]=$address host_vcpu[$host]=$vcpu host_quota[$host]=$quota host_memory[$host]=$memory
+        host_address[$host]=$address host_vcpu[$host]=$vcpu host_cores[$host]=$cores host_weight[$host]=$weight
+        host_quota[$host]=$quota host_memory[$host]=$memory
     done <"$STATE/plan/hosts"
 }
 
@@ -47,6 +48,8 @@ make_hosts() {
     ip link set "$BRIDGE" up
     note cgroup "$CGROUPS/cpu/coupon-stage"
     mkdir "$CGROUPS/cpu/coupon-stage"
+    # All hosts together: without this they would weigh as much as one single process beside them.
+    echo "$((1024 * ${STAGE_CORES:-$(nproc)}))" >"$CGROUPS/cpu/coupon-stage/cpu.shares"
     note cgroup "$CGROUPS/memory/coupon-stage"
     mkdir "$CGROUPS/memory/coupon-stage"
     # Where it is on for all, it cannot be set again.
@@ -63,6 +66,9 @@ make_hosts() {
         ip -n "$namespace" link set lo up
         ip -n "$namespace" link set eth0 up
         ip -n "$namespace" route add default via "${network%/*}"
+        # As docs/production.md has it; in a namespace they are the host's own.
+        nsenter --net="/run/netns/$namespace" sysctl -q -w net.core.somaxconn=16384 net.ipv4.tcp_max_syn_backlog=16384 \
+            net.ipv4.ip_local_port_range='20000 65535' net.ipv4.tcp_tw_reuse=1
         make_cgroups "$host"
         index=$((index + 1))
     done
@@ -75,6 +81,7 @@ make_cgroups() { # host
     mkdir "$folder"
     cat "$STATE/plan/period" >"$folder/cpu.cfs_period_us"
     echo "${host_quota[$host]}" >"$folder/cpu.cfs_quota_us"
+    echo "${host_weight[$host]}" >"$folder/cpu.shares"
     folder=$CGROUPS/memory/coupon-stage/$host
     note cgroup "$folder"
     mkdir "$folder"

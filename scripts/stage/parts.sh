@@ -114,9 +114,15 @@ page_answers() { # url
 }
 
 start_wave() { # kinds
-    local part job failed=0 wave jobs=()
+    local wave
     mapfile -t wave < <(parts_of_wave "$1")
-    for part in "${wave[@]}"; do
+    start_parts "${wave[@]}"
+}
+
+# All at once; fails when one of them did not start.
+start_parts() { # parts...
+    local part job failed=0 jobs=()
+    for part in "$@"; do
         say "$part" "starting on ${part_host[$part]}"
         start_part "$part" &
         jobs+=($!)

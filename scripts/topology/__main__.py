@@ -42,6 +42,10 @@ def main() -> int:
         sub = commands.add_parser(command)
         sub.add_argument("name")
         sub.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+        sub.add_argument("--crowd", type=float, default=native.Machine.crowd, help="share of the cores for the crowd's host while all are busy")
+        sub.add_argument("--fixed", action="store_true", help="no host has more than its share, even while others are idle")
+        sub.add_argument("--apis", type=int, help="so many API hosts instead of the described ones")
+        sub.add_argument("--consumers", type=int, help="so many consumer hosts instead of the described ones")
         sub.add_argument("--no-monitoring", action="store_true")
         if command == "plan":
             sub.add_argument("state", type=Path)
@@ -54,13 +58,15 @@ def main() -> int:
         elif given.command == "check":
             return check()
         else:
-            topology = model.load(given.name).without(*model.CONTAINERS_ONLY)
+            counts = {kind: count for kind, count in (("api", given.apis), ("consumer", given.consumers)) if count is not None}
+            topology = model.load(given.name, counts).without(*model.CONTAINERS_ONLY)
+            machine = native.Machine(given.cores, given.crowd, given.fixed)
             if given.no_monitoring:
                 topology = topology.without(*model.MONITORING)
             if given.command == "show":
-                print(native.show(topology, given.cores), end="")
+                print(native.show(topology, machine), end="")
             else:
-                native.write(topology, given.cores, given.state.resolve())
+                native.write(topology, machine, given.state.resolve())
     except model.BadTopology as error:
         print(f"topology: {error}", file=sys.stderr)
         return 1

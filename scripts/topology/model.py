@@ -120,14 +120,16 @@ def names() -> list[str]:
     return sorted(path.stem for path in DESCRIPTIONS.glob("*.toml"))
 
 
-def load(name: str) -> Topology:
-    """Reads a description and its tuning; raises BadTopology with every fault."""
+def load(name: str, counts: dict[str, int] | None = None) -> Topology:
+    """Reads a description and its tuning; raises BadTopology with every fault. `counts` is of kinds that shall have another number of hosts."""
     path = DESCRIPTIONS / f"{name}.toml"
     if not path.is_file():
         raise BadTopology(f"there is no topology '{name}'; there are {', '.join(names())}")
     tuning = TUNINGS / f"{name}.toml"
     try:
         described = tomllib.loads(path.read_text())
+        for kind, count in (counts or {}).items():
+            described["hosts"] = with_count(name, described["hosts"], kind, count)
         tuned = tomllib.loads(tuning.read_text()) if tuning.is_file() else {}
         topology = read(name, described, tuned)
     except tomllib.TOMLDecodeError as error:
@@ -138,6 +140,22 @@ def load(name: str) -> Topology:
     if found:
         raise BadTopology("\n".join(f"{name}: {fault}" for fault in found))
     return topology
+
+
+def with_count(name: str, hosts: dict[str, Any], kind: str, count: int) -> dict[str, Any]:
+    """The same with `count` hosts that have a part of this kind and nothing else, all as the first one is."""
+    alike = [host for host, given in hosts.items() if {part["kind"] for part in given.get("parts", {}).values()} == {kind}]
+    if not alike or count < 1:
+        raise BadTopology(f"{name}: there cannot be {count} hosts of the kind {kind}")
+    first = hosts[alike[0]]
+    part = next(iter(first["parts"].values()))
+    made: dict[str, Any] = {}
+    for host, given in hosts.items():
+        if host == alike[0]:
+            made |= {f"{kind}-{number}": {**first, "parts": {f"{kind}-{number}": part}} for number in range(1, count + 1)}
+        elif host not in alike:
+            made[host] = given
+    return made
 
 
 def read(name: str, described: dict[str, Any], tuning: dict[str, dict[str, Any]]) -> Topology:

@@ -18,33 +18,66 @@ PERIOD_US = 20_000
 LEAST_QUOTA_US = 1_000
 
 
+# The weight of a host for each core that is its own while all hosts are busy; the kernel takes 2 at least.
+WEIGHT = 1024
+LEAST_WEIGHT = 2
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The CPUs of this machine, and how they are given to the hosts."""
+
+    cores: int
+    # Of the cores, for the hosts without parts: the crowd is no part of what is measured, and costs more than it.
+    crowd: float = 0.5
+    # A host has no more than its own share even while others are idle.
+    fixed: bool = False
+
+
 @dataclass(frozen=True)
 class Share:
     """What a host gets of this machine's CPUs."""
 
     host: Host
-    address: str
+    # While all hosts are busy.
+    cores: float
+    # Never more than this.
     quota_us: int
 
+    @property
+    def weight(self) -> int:
+        return max(LEAST_WEIGHT, round(self.cores * WEIGHT))
 
-def factor(topology: Topology, cores: int) -> float:
-    """One for all hosts, so that their CPUs together are no more than this machine has."""
-    return min(1.0, cores / sum(host.vcpu for host in topology.hosts))
+
+def split(topology: Topology, machine: Machine) -> tuple[float, float]:
+    """How much of its CPUs a host with parts has while all are busy, and one without."""
+    crowd = sum(host.vcpu for host in topology.hosts if not host.parts)
+    system = sum(host.vcpu for host in topology.hosts if host.parts)
+    for_crowd = min(crowd, machine.cores * machine.crowd)
+    for_system = min(system, machine.cores - for_crowd)
+    return for_system / system, for_crowd / crowd if crowd else 0.0
 
 
-def shares(topology: Topology, cores: int) -> list[Share]:
-    scale = factor(topology, cores)
-    return [
-        Share(host, f"{NETWORK}.{FIRST_HOST + index}", max(LEAST_QUOTA_US, int(host.vcpu * scale * PERIOD_US)))
-        for index, host in enumerate(topology.hosts)
-    ]
+def factor(topology: Topology, machine: Machine) -> float:
+    """One for all hosts with parts, so that the CPUs of all hosts together are no more than this machine has."""
+    return split(topology, machine)[0]
+
+
+def shares(topology: Topology, machine: Machine) -> list[Share]:
+    system, crowd = split(topology, machine)
+    found = []
+    for host in topology.hosts:
+        cores = host.vcpu * (system if host.parts else crowd)
+        most = cores if machine.fixed else min(host.vcpu, machine.cores)
+        found.append(Share(host, cores, max(LEAST_QUOTA_US, int(most * PERIOD_US))))
+    return found
 
 
 class Namespaces:
     """Addresses and folders of processes in namespaces; each part has a folder of its own in the state's."""
 
-    def __init__(self, topology: Topology, cores: int, state: Path) -> None:
-        self.addresses = {share.host.name: share.address for share in shares(topology, cores)}
+    def __init__(self, topology: Topology, state: Path) -> None:
+        self.addresses = {host.name: f"{NETWORK}.{FIRST_HOST + index}" for index, host in enumerate(topology.hosts)}
         self.state = state
 
     def address(self, part: Part) -> str:
@@ -63,16 +96,16 @@ class Namespaces:
         return "/"
 
 
-def show(topology: Topology, cores: int) -> str:
+def show(topology: Topology, machine: Machine) -> str:
     """The plan for people: which process runs in which namespace, with which limits and settings."""
-    place = Namespaces(topology, cores, Path("STATE"))
-    scale = factor(topology, cores)
-    lines = [f"{topology.name}: {len(topology.hosts)} hosts on {cores} cores; every host has {scale:.3f} of its CPUs"]
-    for share in shares(topology, cores):
+    place = Namespaces(topology, Path("STATE"))
+    scale = factor(topology, machine)
+    lines = [f"{topology.name}: {len(topology.hosts)} hosts on {machine.cores} cores; every host with parts has {scale:.3f} of its CPUs while all are busy"]
+    for share in shares(topology, machine):
         host = share.host
         lines.append(
-            f"\n{host.name}  {share.address}  {host.vcpu:g} vCPU -> {share.quota_us / PERIOD_US:.2f} cores "
-            f"({share.quota_us} of every {PERIOD_US} us)  {host.memory_mib} MiB, {sum(part.memory_mib for part in host.parts)} of them given"
+            f"\n{host.name}  {place.addresses[host.name]}  {host.vcpu:g} vCPU -> {share.cores:.2f} cores while all are busy, "
+            f"{share.quota_us / PERIOD_US:.2f} at most  {host.memory_mib} MiB, {sum(part.memory_mib for part in host.parts)} of them given"
         )
         for part in host.parts:
             made = settings(topology, part, place)
@@ -84,21 +117,24 @@ def show(topology: Topology, cores: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(topology: Topology, cores: int, state: Path) -> None:
+def write(topology: Topology, machine: Machine, state: Path) -> None:
     """The plan for scripts/stage.sh.
 
     STATE/plan/hosts and STATE/plan/parts have a line each for a host and a part; STATE/PART/ has what the part is started with: its
     files, and its arguments and environment with a NUL behind each.
     """
-    place = Namespaces(topology, cores, state)
+    place = Namespaces(topology, state)
     plan = state / "plan"
     plan.mkdir(parents=True, exist_ok=True)
-    hosts = shares(topology, cores)
-    (plan / "factor").write_text(f"{factor(topology, cores):.3f}\n")
+    (plan / "factor").write_text(f"{factor(topology, machine):.3f}\n")
     (plan / "network").write_text(f"{NETWORK}.1/24\n")
     (plan / "period").write_text(f"{PERIOD_US}\n")
     (plan / "hosts").write_text(
-        "".join(f"{share.host.name} {share.address} {share.host.vcpu:g} {share.quota_us} {share.host.memory_mib}\n" for share in hosts)
+        "".join(
+            f"{share.host.name} {place.addresses[share.host.name]} {share.host.vcpu:g} {share.cores:.3f} {share.weight} {share.quota_us} "
+            f"{share.host.memory_mib}\n"
+            for share in shares(topology, machine)
+        )
     )
     (plan / "parts").write_text(
         "".join(

@@ -190,8 +190,11 @@ def nginx(topology: Topology, part: Part, place: Place) -> Settings:
         *(f"    {kind}_temp_path {place.data(part)}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")),
         "    upstream api {",
         "        least_conn;",
-        *(f"        server {at(place, api)} max_fails=3 fail_timeout=1s;" for api in topology.of_kind("api")),
-        "        keepalive 256;",
+        # Never "down": under load a few slow connects would take every API away at once, and all users would be told 503. One that is
+        # gone refuses, and the next is asked within the same request.
+        *(f"        server {at(place, api)} max_fails=0;" for api in topology.of_kind("api")),
+        # As many as a crowd has requests in flight: otherwise each of them is a new connection, and a local port for a minute.
+        "        keepalive 8192;",
         "    }",
         "    server {",
         f"        listen {part.port} backlog=16384;",

@@ -53,7 +53,7 @@ class Topologies(unittest.TestCase):
     def test_containers_and_processes_are_started_with_the_same(self) -> None:
         for name in model.names():
             topology = model.load(name)
-            place = native.Namespaces(topology, 2, Path("/state"))
+            place = native.Namespaces(topology, Path("/state"))
             for part in topology.parts:
                 with self.subTest(f"{name}: {part.name}"):
                     there = settings.settings(topology, part, compose.Containers())
@@ -67,10 +67,28 @@ class Topologies(unittest.TestCase):
             for cores in (1, 2, 8, 64):
                 with self.subTest(f"{name} on {cores}"):
                     topology = model.load(name)
-                    given = native.shares(topology, cores)
-                    total = sum(share.quota_us for share in given) / native.PERIOD_US
+                    given = native.shares(topology, native.Machine(cores))
+                    total = sum(share.cores for share in given)
                     wanted = sum(host.vcpu for host in topology.hosts)
                     self.assertAlmostEqual(total, min(cores, wanted), delta=0.01)
+
+    def test_no_host_has_more_than_its_vcpus_and_its_share_is_its_weight(self) -> None:
+        topology = model.load("ha")
+        for share in native.shares(topology, native.Machine(2, crowd=0.4)):
+            self.assertEqual(share.quota_us, min(share.host.vcpu, 2) * native.PERIOD_US)
+            self.assertAlmostEqual(share.weight, share.cores * native.WEIGHT, delta=1)
+        fixed = {share.host.name: share for share in native.shares(topology, native.Machine(2, crowd=0.4, fixed=True))}
+        self.assertEqual(fixed["load"].quota_us, 0.4 * 2 * native.PERIOD_US)
+        self.assertEqual(fixed["db"].quota_us // fixed["api-1"].quota_us, 2)
+
+    def test_another_number_of_hosts(self) -> None:
+        topology = model.load("scaled", {"api": 3, "consumer": 4})
+        self.assertEqual([part.name for part in topology.of_kind("api")], ["api-1", "api-2", "api-3"])
+        self.assertEqual([part.host for part in topology.of_kind("consumer")], ["consumer-1", "consumer-2", "consumer-3", "consumer-4"])
+        proxy = settings.settings(topology, topology.part("nginx"), native.Namespaces(topology, Path("/state")))
+        self.assertEqual(proxy.files["nginx.conf"].count("max_fails=0"), 3)
+        with self.assertRaisesRegex(model.BadTopology, "single"):
+            model.load("single", {"api": 2})
 
     def test_without_monitoring_its_host_is_gone_and_the_crowd_s_stays(self) -> None:
         names = [host.name for host in model.load("split").without(*model.MONITORING).hosts]
@@ -94,7 +112,7 @@ class Topologies(unittest.TestCase):
 
     def test_the_service_asks_all_sentinels_and_all_brokers(self) -> None:
         topology = model.load("ha")
-        made = settings.settings(topology, topology.part("api-1"), native.Namespaces(topology, 2, Path("/state")))
+        made = settings.settings(topology, topology.part("api-1"), native.Namespaces(topology, Path("/state")))
         self.assertRegex(made.environment["COUPON__REDIS__URL"], r"^redis-sentinel://\S+:26379/0\?sentinelServiceName=main&node=\S+:26380&node=")
         self.assertEqual(len(made.environment["COUPON__KAFKA__BROKERS"].split(",")), 3)
         self.assertEqual(made.environment["COUPON__KAFKA__REPLICATION_FACTOR"], "3")
