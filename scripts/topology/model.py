@@ -143,16 +143,24 @@ def load(name: str, counts: dict[str, int] | None = None) -> Topology:
 
 
 def with_count(name: str, hosts: dict[str, Any], kind: str, count: int) -> dict[str, Any]:
-    """The same with `count` hosts that have a part of this kind and nothing else, all as the first one is."""
-    alike = [host for host, given in hosts.items() if {part["kind"] for part in given.get("parts", {}).values()} == {kind}]
+    """The same with `count` hosts that have a part of this kind and nothing else but who watches the host, all as the first one is."""
+
+    def kinds(host: dict[str, Any]) -> set[str]:
+        return {part["kind"] for part in host.get("parts", {}).values()} - {"node-exporter"}
+
+    alike = [host for host, given in hosts.items() if kinds(given) == {kind}]
     if not alike or count < 1:
         raise BadTopology(f"{name}: there cannot be {count} hosts of the kind {kind}")
     first = hosts[alike[0]]
-    part = next(iter(first["parts"].values()))
+
+    def another(name: str) -> dict[str, Any]:
+        parts = first["parts"].values()
+        return {**first, "parts": {name if part["kind"] == kind else f"node-{name}": part for part in parts}}
+
     made: dict[str, Any] = {}
     for host, given in hosts.items():
         if host == alike[0]:
-            made |= {f"{kind}-{number}": {**first, "parts": {f"{kind}-{number}": part}} for number in range(1, count + 1)}
+            made |= {f"{kind}-{number}": another(f"{kind}-{number}") for number in range(1, count + 1)}
         elif host not in alike:
             made[host] = given
     return made

@@ -99,7 +99,7 @@ class Topologies(unittest.TestCase):
     def test_prometheus_asks_every_part_that_has_something_to_say(self) -> None:
         for name in model.names():
             topology = model.load(name)
-            place = native.Namespaces(topology, 2, Path("/state"))
+            place = native.Namespaces(topology, Path("/state"))
             made = settings.settings(topology, topology.of_kind("prometheus")[0], place).files["prometheus.yml"]
             for part in topology.parts:
                 with self.subTest(f"{name}: {part.name}"):
