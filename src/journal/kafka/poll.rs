@@ -386,31 +386,25 @@ mod tests {
         assert!(!state.grow());
     }
 
-    /// A poll at work, and its desk with these asks waiting; so many others are on their way.
-    fn desk(asks: &[Partition], flying: usize) -> (Arc<Poll>, Seat<Poll>) {
+    /// A poll with these asks waiting and so many others on their way; the callers.
+    fn desk(asks: &[Partition], flying: usize) -> (Arc<Poll>, Seat<Poll>, Vec<Answered>) {
         let options = Arc::new(KafkaOptions::default());
         let cluster = Arc::new(Cluster::new(Arc::clone(&options), Access::new(&options).unwrap(), Leaders::default()));
         let polls = Polls::new(cluster, CancellationToken::new());
         let poll = Arc::new(Poll { polls: Arc::downgrade(&polls), broker: 1, state: Mutex::default(), wake: Notify::new() });
+        let (asks, callers): (VecDeque<_>, Vec<_>) = asks.iter().map(|partition| ask(*partition, POLL)).unzip();
         let mut state = poll.state();
-        state.asks = asks.iter().map(|partition| endless(*partition)).collect();
+        state.asks = asks;
         state.staff.hire();
         (state.staff.workers, state.staff.flying) = (flying + 1, flying);
         drop(state);
-        (Arc::clone(&poll), Seat::new(poll))
-    }
-
-    /// An ask whose caller never gives up.
-    fn endless(partition: Partition) -> Ask {
-        let (ask, answer) = ask(partition, POLL);
-        std::mem::forget(answer);
-        ask
+        (Arc::clone(&poll), Seat::new(poll), callers)
     }
 
     #[tokio::test]
     async fn one_poll_at_most_is_on_its_way_for_long() {
         for (flying, longest) in [(0, POLL), (1, BESIDE_OTHERS), (3, BESIDE_OTHERS)] {
-            let (poll, mut seat) = desk(&[1, 2], flying);
+            let (poll, mut seat, _callers) = desk(&[1, 2], flying);
             let (group, wait) = poll.next(&mut seat, Last::Answered(2)).await.unwrap();
             assert_eq!((group.len(), wait), (2, longest), "{flying} on their way");
         }
@@ -418,15 +412,16 @@ mod tests {
 
     #[tokio::test]
     async fn quiet_partitions_are_taken_along_by_the_next_to_come_back() {
-        let (poll, mut seat) = desk(&[1, 2], 1);
+        let (poll, mut seat, _callers) = desk(&[1, 2], 1);
+        let (third, _caller) = ask(3, POLL);
         let bring_another = async {
             tokio::time::sleep(BESIDE_OTHERS / 4).await;
-            poll.state().asks.push_back(endless(3));
+            poll.state().asks.push_back(third);
             poll.wake.notify_one();
         };
         let (taken, ()) = tokio::join!(poll.next(&mut seat, Last::Nothing), bring_another);
         assert_eq!(taken.unwrap().0.len(), 3);
-        let (poll, mut seat) = desk(&[1, 2], 0);
+        let (poll, mut seat, _callers) = desk(&[1, 2], 0);
         let taken = poll.next(&mut seat, Last::Nothing).now_or_never();
         assert_eq!(taken.flatten().unwrap().0.len(), 2, "nobody is on the way whom to wait for");
     }
