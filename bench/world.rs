@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use diesel_async::{AsyncConnection, AsyncMysqlConnection, SimpleAsyncConnection};
+use fred::interfaces::{ClientLike, LuaInterface};
+use fred::types::config::Config;
+use fred::types::{Builder, Value};
 use uuid::Uuid;
 
 use crate::processes::Process;
@@ -19,6 +22,9 @@ pub struct World {
     pub redis: String,
     kafka: String,
 }
+
+/// A database of the local stack that nothing else uses.
+const REDIS: &str = "redis://127.0.0.1:16379/15";
 
 fn variable(name: &str, default: &str) -> String {
     std::env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
@@ -37,7 +43,7 @@ impl World {
             program: variable("COUPON_SVC", &root.join("target/release/coupon-svc").display().to_string()).into(),
             servers: servers.collect(),
             mysql: variable("COUPON_BENCH_MYSQL", "mysql://coupon:coupon@127.0.0.1:13306/coupon"),
-            redis: variable("COUPON_BENCH_REDIS", "redis://127.0.0.1:16379"),
+            redis: variable("COUPON_BENCH_REDIS", REDIS),
             kafka: variable("COUPON_BENCH_KAFKA", "127.0.0.1:19092"),
         }
     }
@@ -56,8 +62,23 @@ impl World {
         Process::service(&self.program, "all", &env, &self.dir)
     }
 
-    /// A topic and a database of its own.
+    /// Only the database that is the bench's own: who names another may have more there.
+    fn empty_redis(&self) {
+        if self.redis != REDIS {
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = Builder::from_config(Config::from_url(&self.redis).unwrap()).build().unwrap();
+            client.init().await.expect("Redis must run: make bench starts it");
+            let _done: Value = client.eval("return redis.call('FLUSHDB')", Vec::<String>::new(), Vec::<String>::new()).await.unwrap();
+            client.quit().await.unwrap();
+        });
+    }
+
+    /// A topic and a database of its own, and an empty Redis: one that is full refuses, and then the gate is not measured at all.
     pub fn deployment(&self) -> Deployment<'_> {
+        self.empty_redis();
         let unique = Uuid::new_v4().simple().to_string();
         let database = format!("coupon_bench_{unique}");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
