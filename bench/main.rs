@@ -29,6 +29,8 @@ pub const SECRET: &str = "a secret of thirty-two bytes or more";
 /// Holders of a coupon in the growth table.
 const GROWTH: [i64; 4] = [1_000, 100_000, 1_000_000, 5_000_000];
 const USERS: usize = 400_000;
+/// No pace that is held for long was above this, requests a second: so many users are there for each second of the row `drained`.
+const FASTEST: usize = 40_000;
 
 fn variable(name: &str, default: usize) -> usize {
     std::env::var(name).ok().filter(|text| !text.is_empty()).map_or(default, |text| text.parse().expect("a number"))
@@ -59,8 +61,10 @@ fn main() -> ExitCode {
     std::fs::create_dir_all(&dir).unwrap();
     let rounds = variable("ROUNDS", 5);
     let world = world::World::new(&dir);
-    println!("{}; {rounds} rounds; {} tokens are signed", machine(), USERS);
-    let mut bench = rows::Bench::new(&world, crowd::tokens(USERS), Duration::from_secs(variable("ROUND_SECONDS", 4) as u64));
+    let drain_seconds = variable("DRAIN_SECONDS", 60);
+    let users = if wanted("drained") { USERS.max(FASTEST * drain_seconds) } else { USERS };
+    println!("{}; {rounds} rounds; {users} tokens are signed", machine());
+    let mut bench = rows::Bench::new(&world, crowd::tokens(users), Duration::from_secs(variable("ROUND_SECONDS", 4) as u64));
     let warm_up = Duration::from_secs(variable("WARM_UP_SECONDS", 15) as u64);
     if ["distributed", "drained", "drain", "growth"].iter().any(|part| wanted(part)) && !warm_up.is_zero() {
         bench.warm_up(warm_up);
@@ -72,7 +76,7 @@ fn main() -> ExitCode {
         }
     }
     if wanted("drained") {
-        bench.drained(Duration::from_secs(variable("DRAIN_SECONDS", 60) as u64));
+        bench.drained(Duration::from_secs(drain_seconds as u64));
     }
     let mut rows: Vec<_> = bench.rows.values().filter(|row| !row.rounds.is_empty()).cloned().collect();
     if wanted("drain") {

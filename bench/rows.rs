@@ -265,6 +265,8 @@ impl<'a> Bench<'a> {
                 (watch(&work, &watched), lags.join().unwrap())
             });
             let (measured, lags) = lags;
+            let seconds = measured.answers.seconds;
+            assert!(seconds > lasts.as_secs_f64() * 0.9, "there were users for {seconds:.0} s only: the lag afterwards says nothing");
             let third = lags.len() / 3;
             let early = lags[..third.max(1)].iter().copied().fold(0.0, f64::max);
             let late = lags[lags.len() - third.max(1)..].iter().copied().fold(0.0, f64::max);
