@@ -34,9 +34,10 @@ pub fn run(cli: Cli) -> ExitCode {
         return cli::run_config(command, &config);
     }
     let filter = if cli.command.is_some() { COMMAND_FILTER } else { config.log.filter.as_str() };
-    if let Err(error) = logs::init(config.log.format, filter) {
-        return fail(&anyhow::Error::new(error));
-    }
+    let logs = match logs::init(config.log.format, filter) {
+        Ok(guard) => guard,
+        Err(error) => return fail(&anyhow::Error::new(error)),
+    };
     // One provider for every TLS stack; a second installation would only find the first.
     drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -49,6 +50,7 @@ pub fn run(cli: Cli) -> ExitCode {
     };
     // Whatever hangs in a blocking call must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    drop(logs);
     outcome.unwrap_or_else(|error| fail(&error))
 }
 

@@ -54,7 +54,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             workers: 2,
-            batch_rows: 1_000,
+            batch_rows: 2_000,
             lease: Duration::from_secs(5),
             fetch_wait: Duration::from_millis(500),
             fetch_bytes: 256 << 10,
