@@ -29,7 +29,7 @@ const MOST_LINES: usize = 50;
 /// Settings of the background audit.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// 0: off.
+    /// Records of the log and rows of the ledger together; 0: off.
     pub records_per_second: u32,
     /// A round begins at most this often.
     pub every: Duration,

@@ -58,6 +58,7 @@ async fn one(journal: &dyn Journal, ledger: &dyn Ledger, partition: Partition, r
     let only = reading.only;
     let view = ledger.audit_view(partition, only, reading.most_rows).await.context("failed to read the ledger")?;
     let Some(view) = view else { return Ok(None) };
+    reading.pace.take(view.issued.len()).await;
     let log = replay::replay(journal, partition, &view, reading).await?;
     // Many rows at once would hold up whoever shares this thread.
     let comparing = tokio::task::spawn_blocking(move || checks::compare(partition, &view, &log, only));

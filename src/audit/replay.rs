@@ -32,7 +32,7 @@ impl Reading {
     }
 }
 
-/// Spreads reads over time: at most so many records a second.
+/// Spreads reads over time: at most so many records and rows a second. What is read in one go is made up for by a pause.
 #[derive(Debug)]
 pub(super) struct Pace {
     rate: Option<u32>,
@@ -45,7 +45,7 @@ impl Pace {
     }
 
     /// Returns when `records` more may have been read.
-    async fn take(&mut self, records: usize) {
+    pub async fn take(&mut self, records: usize) {
         let Some(rate) = self.rate else { return };
         let now = Instant::now();
         let cost = Duration::from_secs(1) / rate.max(1) * u32::try_from(records).unwrap_or(u32::MAX);
