@@ -89,6 +89,9 @@ auto.create.topics.enable=false
 unclean.leader.election.enable=false
 min.insync.replicas=$((replicas > 1 ? 2 : 1))
 log.retention.ms=-1
+# A broker that shares a few cores with everything else: more threads only take turns.
+num.network.threads=1
+num.io.threads=2
 log.cleaner.dedupe.buffer.size=8388608
 offsets.topic.num.partitions=5
 offsets.topic.replication.factor=$replicas

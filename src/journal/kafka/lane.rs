@@ -23,6 +23,9 @@ const QUEUE: usize = 65_536;
 const MAX_WORKERS: usize = 16;
 /// Bytes of the records of one request. A broker takes a megabyte for one partition.
 const BUDGET: usize = 64 * 1024;
+/// How soon after one request the next goes that is not full. What a request costs the broker, the followers and everybody it wakes is shared
+/// by the records in it: a broker that is asked without a pause answers fewer records a second.
+const PAUSE: Duration = Duration::from_millis(4);
 /// How long what waits behind a request in flight waits for its answer before it goes by another connection.
 const STALL: Duration = Duration::from_millis(50);
 /// A worker besides the last ends after so long without work.
@@ -36,6 +39,8 @@ struct State {
     staff: Staff,
     /// Workers that wait for work.
     idle: usize,
+    /// When the last request went.
+    went: Option<Instant>,
 }
 
 impl AsMut<Staff> for State {
@@ -45,10 +50,24 @@ impl AsMut<Staff> for State {
 }
 
 impl State {
-    /// Whether what waits may go. Less than a full request waits for the one in flight, so that a busy lane makes few large requests
-    /// and an idle one sends at once.
+    /// Whether what waits may go. Less than a full request waits for the one in flight and for [`PAUSE`], so that a busy lane makes few large
+    /// requests and an idle one sends at once.
     fn may_fly(&self) -> bool {
-        self.staff.flying == 0 || self.bytes >= BUDGET || self.queue.front().is_some_and(|item| item.queued.elapsed() >= STALL)
+        (self.staff.flying == 0 && self.pause().is_zero()) || self.bytes >= BUDGET || self.queue.front().is_some_and(|item| item.queued.elapsed() >= STALL)
+    }
+
+    /// What is left of the pause after the last request.
+    fn pause(&self) -> Duration {
+        self.went.map_or(Duration::ZERO, |went| PAUSE.saturating_sub(went.elapsed()))
+    }
+
+    /// How long a worker without work sleeps, unless it is woken.
+    fn patience(&self) -> Duration {
+        match (self.queue.is_empty(), self.staff.flying) {
+            (true, _) => IDLE,
+            (false, 0) => self.pause(),
+            (false, _) => STALL,
+        }
     }
 
     /// Whether another worker is wanted, one at a time; hires it if so.
@@ -260,13 +279,14 @@ impl Lane {
                 let batch = take(&mut state, lanes);
                 if !batch.is_empty() {
                     seat.took_off(&mut state);
+                    state.went = Some(Instant::now());
                 }
                 let grow = state.grow();
                 if batch.is_empty() {
                     state.idle += 1;
                 }
                 let left = !state.queue.is_empty() && state.idle > 0 && state.may_fly();
-                (batch, grow, left, if state.queue.is_empty() { IDLE } else { STALL })
+                (batch, grow, left, state.patience())
             };
             if grow {
                 self.spawn();

@@ -116,6 +116,22 @@ fn a_part_of_a_batch_waits_for_the_request_in_flight_unless_that_stalls() {
 }
 
 #[test]
+fn a_part_of_a_batch_waits_a_moment_after_the_request_before_it() {
+    let mut state = State { went: Some(Instant::now() + AN_HOUR), ..State::default() };
+    state.push(item(Instant::now()));
+    assert!(!state.may_fly(), "a request has just gone");
+    assert!(state.patience() >= PAUSE, "{:?}", state.patience());
+    state.went = Some(long_ago());
+    assert!(state.may_fly(), "the pause is over");
+    assert_eq!(state.patience(), Duration::ZERO);
+    state.went = Some(Instant::now() + AN_HOUR);
+    while state.bytes < BUDGET {
+        state.push(item(Instant::now()));
+    }
+    assert!(state.may_fly(), "a full request has nothing to gain");
+}
+
+#[test]
 fn a_worker_is_added_only_while_full_or_stalled_batches_wait() {
     let mut state = State::default();
     state.push(item(Instant::now()));
