@@ -12,7 +12,7 @@ STAGE ?= single
 
 .PHONY: help run test check fmt fuzz burst loadtest bench growth chaos overload limiter audit stack-up stack-down stack-status stack-wipe \
 	install uninstall install-check rolling-upgrade \
-	topologies image stage stage-down stage-status dashboards dashboards-check
+	topologies image stage stage-down stage-status operators-day dashboards dashboards-check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -109,6 +109,9 @@ stage: ## start a deployment stage natively, a namespace for each host: STAGE=si
 
 stage-down: ## end what `make stage` started; logs and data stay until the next stage
 	@scripts/stage.sh down
+
+operators-day: ## carry out docs/operators-day.md command by command, on the stage ha
+	@scripts/operators-day.sh
 
 stage-status: ## what of the stage runs where, and how much memory it uses
 	@scripts/stage.sh status

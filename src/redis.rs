@@ -80,7 +80,7 @@ pub struct Script(FredScript);
 
 impl Script {
     #[must_use]
-    pub fn new(lua: &'static str) -> Self {
+    pub fn new(lua: &str) -> Self {
         Self(FredScript::from_lua(lua))
     }
 }

@@ -5,8 +5,9 @@
 //! rate     = share x measured, from floor to ceiling, smoothed                      share: 0.5 without a hurry, 0.95 with one
 //! ```
 //! A worker has one transaction open at a time, so a share of `measured` is that share of the time with a transaction open: the database
-//! has the rest for others. (With full batches: small ones count as larger than they are, and are not held to it.) There is no search for a limit, so nothing swings around it. What is measured does not depend on the
-//! rate either, or a low rate would measure itself: see [`Speed`] and [`Speed::batch`].
+//! has the rest for others. (With full batches: small ones count as larger than they are, and are not held to it.) There is no search for a
+//! limit, so nothing swings around it. What is measured does not depend on the rate either, or a low rate would measure itself: see
+//! [`Speed`] and [`Speed::batch`].
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -35,6 +36,14 @@ const LONGEST_COMMIT: f64 = 2.0;
 /// A batch is at most what a worker commits in this many seconds: a fixed cost of a commit that is longer (a database behind a slow line)
 /// would make batches smaller and smaller, and statements that take longer would run into their deadline.
 const BATCH_SECONDS: f64 = 3.0;
+
+/// The script of the shared bucket, with the constants it has in common with this file.
+pub(super) fn script() -> String {
+    let fresh = FRESH.as_secs_f64();
+    let names = "CALM_SHARE, HURRIED_SHARE, CALM_WAIT, HURRIED_WAIT, FRESH, SMOOTHING";
+    let values = format!("{CALM_SHARE}, {HURRIED_SHARE}, {CALM_WAIT}, {HURRIED_WAIT}, {fresh}, {SMOOTHING}");
+    format!("local {names} = {values}\n{}", include_str!("limiter.lua"))
+}
 
 /// From where to where an adaptive rate may go, permits a second.
 #[derive(Debug, Clone, Copy, PartialEq)]

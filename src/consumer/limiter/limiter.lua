@@ -16,11 +16,7 @@
 --
 -- A missing bucket is a full one. It expires only when it has long been full again, so nothing is lost by that.
 
--- The constants of law.rs.
-local CALM_SHARE, HURRIED_SHARE = 0.5, 0.95
-local CALM_WAIT, HURRIED_WAIT = 0.5, 5
-local FRESH = 10
-local SMOOTHING = 0.5
+-- law.rs puts its constants before this file: CALM_SHARE, HURRIED_SHARE, CALM_WAIT, HURRIED_WAIT, FRESH, SMOOTHING.
 -- Seconds after which the word of a worker is thrown away.
 local FORGOTTEN = 60
 

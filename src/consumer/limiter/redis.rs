@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::law;
 use super::local::Own;
 use super::{Ask, Grant, Limit, Limiter, sane};
 use crate::redis::{BadRedis, Redis, RedisOptions, Script, connect};
@@ -51,7 +52,7 @@ impl RedisLimiter {
     pub async fn connect(options: RedisLimiterOptions) -> Result<Self, BadRedis> {
         Ok(Self {
             redis: connect(&options.redis).await?,
-            script: Script::new(include_str!("limiter.lua")),
+            script: Script::new(&law::script()),
             key: options.key,
             limit: options.limit,
             name: Uuid::new_v4().simple().to_string(),

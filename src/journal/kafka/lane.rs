@@ -53,7 +53,9 @@ impl State {
     /// Whether what waits may go. Less than a full request waits for the one in flight and for [`PAUSE`], so that a busy lane makes few large
     /// requests and an idle one sends at once.
     fn may_fly(&self) -> bool {
-        (self.staff.flying == 0 && self.pause().is_zero()) || self.bytes >= BUDGET || self.queue.front().is_some_and(|item| item.queued.elapsed() >= STALL)
+        (self.staff.flying == 0 && self.pause().is_zero())
+            || self.bytes >= BUDGET
+            || self.queue.front().is_some_and(|item| item.queued.elapsed() >= STALL)
     }
 
     /// What is left of the pause after the last request.
