@@ -100,7 +100,7 @@ transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=5
 group.initial.rebalance.delay.ms=0
 CONF
-    start_broker "$part" -Xms256m -Xmx512m
+    start_broker "$part" -Xms512m -Xmx512m
 }
 
 # Starts a broker whose server.properties is written; formats its folder before the first time.
