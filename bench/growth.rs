@@ -14,7 +14,7 @@ use mysql_async::prelude::Queryable;
 use crate::client::{Pace, Work};
 use crate::crowd::coupon;
 use crate::processes::{Process, resident};
-use crate::rows::{Bench, Measured, wait_drained, watch};
+use crate::rows::{Bench, Measured, watch};
 use crate::world::Deployment;
 
 const STOCK: i64 = 100_000_000;
@@ -82,6 +82,20 @@ fn prefill(deployment: &Deployment<'_>, redis: &str, id: &str, count: i64) {
     });
 }
 
+/// Until the consumer has written the coupon: holders without it would not be looked at.
+fn wait_written(deployment: &Deployment<'_>, id: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut conn = mysql_async::Conn::from_url(&deployment.url).await.unwrap();
+        let started = Instant::now();
+        while conn.query_first::<i64, _>(format!("SELECT 1 FROM coupons WHERE coupon_id = '{id}'")).await.unwrap().is_none() {
+            assert!(started.elapsed() < Duration::from_secs(60), "the consumer does not write the coupon");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        conn.disconnect().await.unwrap();
+    });
+}
+
 async fn connected(redis: &str) -> Client {
     let client = Builder::from_config(Config::from_url(redis).unwrap()).build().unwrap();
     client.init().await.unwrap();
@@ -128,7 +142,7 @@ fn issued_users(bench: &Bench<'_>, sizes: &[i64], report: &mut Report) {
         let deployment = bench.world.deployment();
         let (api, consumer) = (deployment.start("api"), deployment.start("consumer"));
         let id = coupon(&api.address, STOCK, &[]);
-        wait_drained(&consumer);
+        wait_written(&deployment, &id);
         consumer.stop();
         api.stop();
         prefill(&deployment, &bench.world.redis, &id, *size);

@@ -294,7 +294,7 @@ fn in_the_future() -> String {
     at.format(&time::format_description::well_known::Rfc3339).unwrap()
 }
 
-pub fn wait_drained(consumer: &Process) {
+fn wait_drained(consumer: &Process) {
     let started = Instant::now();
     while consumer.metric("coupon_consumer_lag") > 0.0 {
         assert!(started.elapsed() < Duration::from_secs(300), "the consumer does not get through");

@@ -9,12 +9,15 @@ work=$(mktemp -d)
 
 leave() {
     local status=$?
+    # What failed may have been a block, whose output goes into a file.
+    exec >&5 2>&6
     if [[ -s $work/out ]]; then cat "$work/out" >&2; fi
     if ((status)) && [[ -e .stage/plan/parts ]]; then scripts/stage.sh down >/dev/null 2>&1 || true; fi
     rm -rf "$work"
     ((status == 0)) || echo "operators-day: FAILED, see above" >&2
     exit "$status"
 }
+exec 5>&1 6>&2
 trap leave EXIT
 
 # NN.sh and NN.text, in the order of the page; the heading above each in NN.heading.
