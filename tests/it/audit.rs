@@ -54,9 +54,9 @@ async fn shows(process: &Process, expected: &Found, within: Duration) {
 }
 
 fn error_lines(process: &Process) -> Vec<Value> {
-    let log = std::fs::read_to_string(&process.log).unwrap();
+    let log = process.log_text();
     let lines = log.lines().filter(|line| line.contains("the audit found a violation"));
-    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+    lines.filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 async fn letter_of(deployment: &Deployment, user: &str) -> String {
@@ -276,7 +276,7 @@ async fn the_background_finds_a_swap_and_an_over_issue_within_a_minute_and_sees_
     let planted: Found = planted.into_iter().map(|kind| (kind.to_owned(), String::new())).collect();
     shows(&consumer, &planted, Duration::from_secs(60)).await;
     for user in ["a-0", "a-3", "thief"] {
-        assert!(error_lines(&consumer).iter().any(|line| line["user.id"] == user && line["coupon.id"] == coupon), "{user}");
+        consumer.logs(&["the audit found a violation", user, &coupon]).await;
     }
     deployment.repair().await;
     shows(&consumer, &Found::new(), Duration::from_secs(60)).await;

@@ -80,8 +80,8 @@ async fn two_consumers_share_and_a_killed_one_is_taken_over_within_ten_seconds()
     for coupon in &coupons {
         deployment.settles(coupon, 20).await;
     }
-    let log = std::fs::read_to_string(&two.log).unwrap() + &std::fs::read_to_string(&one.log).unwrap();
-    assert!(log.contains("trace-b-7"), "the trace id travels to the consumer's log");
+    // The trace id travels to the consumer's log.
+    two.logs(&["trace-b-7"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,7 +147,7 @@ async fn a_shutdown_gives_back_the_claims_over_connections_that_requests_opened(
     assert!(futures_util::future::join_all(asking).await.iter().all(|status| *status == 200));
     service.signal("TERM");
     assert_eq!(service.ends(Duration::from_secs(20)).await, Some(0));
-    let log = std::fs::read_to_string(&service.log).unwrap();
+    let log = service.log_text();
     assert!(!log.contains("cannot release claims"), "{log}");
     assert_eq!(count(&deployment, "partition_claims WHERE owner IS NOT NULL").await, 0, "nobody has to wait for its claims to run out");
     deployment.settles(&coupon, 5).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Deployment, Parts, ask, crowd, eventually, users};
+use crate::support::{Deployment, Parts, ask, crowd, users};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_in_mid_crowd_loses_nobody_who_was_answered_yes() {
@@ -34,7 +34,7 @@ async fn a_data_folder_serves_one_process() {
     let service = deployment.start("all").await;
     let mut second = deployment.spawn("all", &[]);
     assert_eq!(second.wait(), Some(1));
-    let log = std::fs::read_to_string(&second.log).unwrap();
+    let log = second.log_text();
     assert!(log.contains("another process"), "{log}");
     let coupon = deployment.create(&service.api, 1).await;
     deployment.settles(&coupon, 0).await;
@@ -45,7 +45,7 @@ async fn bad_configuration_names_every_fault() {
     let deployment = Deployment::new(Parts::Embedded).await;
     let mut service = deployment.spawn("consumer", &[("COUPON__API__IDENTITY", "jwt"), ("COUPON__JWT__HS256_SECRET", "short")]);
     assert_eq!(service.wait(), Some(64));
-    let log = std::fs::read_to_string(&service.log).unwrap();
+    let log = service.log_text();
     assert!(log.contains("role") && log.contains("hs256_secret"), "{log}");
 }
 
@@ -62,10 +62,7 @@ async fn a_request_in_flight_is_carried_out_during_the_shutdown() {
     client.write_all(format!("{head}: {}\r\n\r\n{first}", body.len()).as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
     service.signal("TERM");
-    eventually("the shutdown begins", Duration::from_secs(5), async || {
-        std::fs::read_to_string(&service.log).unwrap().contains("\"stopping\"").then_some(())
-    })
-    .await;
+    service.logs(&["\"stopping\""]).await;
     let readiness = reqwest::get(format!("{}/readyz", service.ops)).await.unwrap();
     assert_eq!(readiness.status(), 503, "nobody is sent here any more");
     client.write_all(second.as_bytes()).await.unwrap();

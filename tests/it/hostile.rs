@@ -109,7 +109,7 @@ async fn odd_paths_and_methods_are_refused() {
 /// What one server reads as one request and another as two.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_within_a_request_is_never_answered() {
-    let (deployment, service) = deployment(&[]).await;
+    let (deployment, mut service) = deployment(&[]).await;
     let coupon = deployment.create(&service.api, 10).await;
     let hidden = format!("POST /api/v1/coupons/{coupon}/issue HTTP/1.1\r\nHost: x\r\nX-User-Id: victim\r\n\r\n");
     let post = format!("POST /api/v1/coupons/{coupon}/issue HTTP/1.1\r\nHost: x\r\nX-User-Id: mallory\r\n");
@@ -151,10 +151,13 @@ async fn a_request_within_a_request_is_never_answered() {
         assert_eq!(answer.status, 400, "chunk {size:?}: {answer:?}");
         assert!(raw.answer().await.is_none_or(|next| next.status == 400 && next.body.is_empty()), "chunk {size:?}");
     }
-    let log = std::fs::read_to_string(&service.log).unwrap();
-    assert!(!log.contains("ERROR") && !log.contains("actix_http"), "what clients send fills no log: {log}");
     // Nobody asked in the victim's name.
     deployment.settles(&coupon, 0).await;
+    // The end of the process writes all lines.
+    service.signal("TERM");
+    assert_eq!(service.ends(Duration::from_secs(20)).await, Some(0));
+    let log = service.log_text();
+    assert!(!log.contains("ERROR") && !log.contains("actix_http"), "what clients send fills no log: {log}");
 }
 
 /// One refusal and the end.

@@ -200,11 +200,8 @@ async fn a_refused_row_is_logged_copied_and_kept_with_its_message() {
     if copies != 1 {
         missing.push(format!("{copies} copies in the dead letter topic"));
     }
-    let log = std::fs::read_to_string(&service.log).unwrap();
-    if !log.lines().any(|line| line.contains("dead letter") && line.contains("trace-poison")) {
-        missing.push("no line in the log names the dead letter".to_owned());
-    }
-    if log.lines().any(|line| line.contains("\"issued\"") && line.contains("trace-poison")) {
+    service.logs(&["dead letter", "trace-poison"]).await;
+    if service.log_text().lines().any(|line| line.contains("\"issued\"") && line.contains("trace-poison")) {
         missing.push("the log says that the refused row was issued".to_owned());
     }
     assert!(missing.is_empty(), "{missing:#?}");
@@ -312,7 +309,7 @@ async fn tables_are_made_by_the_command_and_missing_ones_are_named() {
     for role in ["api", "consumer"] {
         let mut early = deployment.spawn(role, &[]);
         assert_eq!(early.ends(Duration::from_secs(20)).await, Some(1), "{role}");
-        let log = std::fs::read_to_string(&early.log).unwrap();
+        let log = early.log_text();
         assert!(log.contains("coupon-svc migrate"), "{role} says what to do: {log}");
     }
     let (code, out, err) = run(&deployment, &["migrate"]);
@@ -368,15 +365,11 @@ async fn a_second_signal_ends_it_at_once() {
     let _client = half_a_request(&service);
     tokio::time::sleep(Duration::from_millis(200)).await;
     service.signal("TERM");
-    let log = service.log.clone();
-    eventually("the shutdown begins", Duration::from_secs(5), async || {
-        std::fs::read_to_string(&log).unwrap().contains("\"stopping\"").then_some(())
-    })
-    .await;
+    service.logs(&["\"stopping\""]).await;
     service.signal("INT");
     // The runtime is given a second for blocking calls.
     let code = service.ends(Duration::from_secs(3)).await;
-    let text = std::fs::read_to_string(&log).unwrap();
+    let text = service.log_text();
     assert!(text.contains("second signal"), "{text}");
     assert_eq!(code, Some(1), "{text}");
     let service = deployment.start("all").await;
@@ -460,12 +453,7 @@ async fn an_unloaded_coupon_is_answered_from_the_ledger(parts: Parts) {
     assert_eq!(ask(&deployment.http, &service.api, &open, "u-0").await.result, "ACCEPTED");
     deployment.patch(&service.api, &coupon, json!({"status": "CLOSED"})).await;
     deployment.settles(&coupon, 7).await;
-    let log = service.log.clone();
-    eventually("the coupon is unloaded", Duration::from_secs(40), async || {
-        let text = std::fs::read_to_string(&log).unwrap();
-        text.lines().any(|line| line.contains("unloaded a coupon that is over") && line.contains(&coupon)).then_some(())
-    })
-    .await;
+    service.logs(&["unloaded a coupon that is over", &coupon]).await;
     let check = async |service: &Process| {
         for answer in won.with("ACCEPTED") {
             let again = ask(&deployment.http, &service.api, &coupon, &answer.user).await;
@@ -481,7 +469,7 @@ async fn an_unloaded_coupon_is_answered_from_the_ledger(parts: Parts) {
         assert_eq!(ask(&deployment.http, &service.api, &open, "u-0").await.result, "ALREADY_ISSUED", "an open coupon stays");
     };
     check(&service).await;
-    let text = std::fs::read_to_string(&log).unwrap();
+    let text = service.log_text();
     assert!(!text.lines().any(|line| line.contains("unloaded a coupon") && line.contains(&open)));
     deployment.settles(&coupon, 7).await;
     drop(service);

@@ -162,7 +162,7 @@ async fn a_journal_older_than_the_ledger() {
     assert!(deleted.success());
     let mut refused = deployment.spawn("all", &[]);
     assert_eq!(refused.ends(Duration::from_secs(90)).await, Some(1));
-    let log = std::fs::read_to_string(&refused.log).unwrap();
+    let log = refused.log_text();
     assert!(log.contains("the journal is not the one the ledger was written from") && log.contains("empty ledger"), "{log}");
 
     // The way out: a new topic and an empty ledger; the old ledger is kept aside.

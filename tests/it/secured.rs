@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Deployment, Parts, Process, ask, crowd, eventually, users};
+use crate::support::{Deployment, Parts, ask, crowd, eventually, users};
 
 /// A certificate authority that vouches for none of the servers.
 const STRANGER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/tls/testdata/stranger-ca.pem");
@@ -11,15 +11,6 @@ async fn secured() -> Deployment {
     let mut deployment = Deployment::new(Parts::Distributed).await;
     deployment.secure();
     deployment
-}
-
-/// Waits until a line of the process's log has all the words.
-async fn logs(process: &Process, words: &[&str]) {
-    eventually(&format!("a line of the log with {words:?}"), Duration::from_secs(30), async || {
-        let text = std::fs::read_to_string(&process.log).unwrap();
-        text.lines().any(|line| words.iter().all(|word| line.contains(word))).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,7 +46,7 @@ async fn a_redis_nobody_vouches_for_is_a_gate_that_is_away_with_the_reason_in_th
     let counts = tally.counts();
     assert_eq!((counts.get("ACCEPTED"), counts.get("SOLD_OUT")), (Some(&10), Some(&20)), "{counts:?}");
     assert!(service.metrics().await.lines().any(|line| line == "coupon_gate_reachable 0"));
-    logs(&service, &["redis is away", "UnknownIssuer"]).await;
+    service.logs(&["redis is away", "UnknownIssuer"]).await;
     deployment.settles(&coupon, 10).await;
 }
 
@@ -68,8 +59,8 @@ async fn what_keeps_a_process_out_of_kafka_and_mysql_is_in_its_log_and_no_passwo
     ] {
         let deployment = secured().await;
         let mut process = deployment.spawn("all", &[(key, value)]);
-        logs(&process, &words).await;
-        let text = std::fs::read_to_string(&process.log).unwrap();
+        process.logs(&words).await;
+        let text = process.log_text();
         assert!(!text.contains("hunter2"), "{text}");
         process.kill();
         // As it should be, the same deployment starts.

@@ -55,7 +55,7 @@ fn assert_killed(point: &str, status: ExitStatus, log: &str) {
 /// Waits until the process was killed at `point`, and nowhere else.
 async fn dies_at(process: &mut Process, point: &str) {
     let status = eventually(&format!("killed at {point}"), Duration::from_secs(40), async || process.status()).await;
-    assert_killed(point, status, &fs::read_to_string(&process.log).unwrap());
+    assert_killed(point, status, &process.log_text());
 }
 
 /// Runs a subcommand that is killed at `point`.

@@ -11,7 +11,7 @@ async fn stops_at(process: &Process, point: &str) {
     eventually(&format!("stopped at {point}"), Duration::from_secs(20), async || {
         // After the name in brackets: T is stopped.
         let is_stopped = fs::read_to_string(&stat).unwrap().rsplit_once(") ").unwrap().1.starts_with('T');
-        let log = fs::read_to_string(&process.log).unwrap();
+        let log = process.log_text();
         (is_stopped && log.contains(&format!("stopped at {}\n", name_of(point)))).then_some(())
     })
     .await;
@@ -28,12 +28,12 @@ async fn settles_without_the_frozen_one(deployment: &Deployment, point: &str) {
     deployment.settles(&coupon, STOCK).await;
 
     frozen.signal("CONT");
-    eventually("the one that was frozen sees that it was fenced", Duration::from_secs(20), async || {
-        let log = fs::read_to_string(&frozen.log).unwrap();
-        ["moved by another owner", "another consumer moved this partition"].iter().any(|words| log.contains(words)).then_some(())
-    })
-    .await;
-    let log = fs::read_to_string(&frozen.log).unwrap();
+    frozen
+        .logged("the one that was frozen sees that it was fenced", |log| {
+            ["moved by another owner", "another consumer moved this partition"].iter().any(|words| log.contains(words)).then_some(())
+        })
+        .await;
+    let log = frozen.log_text();
     assert!(!log.contains("\"issued\""), "it wrote nothing:\n{log}");
     deployment.settles(&coupon, STOCK).await;
 

@@ -75,6 +75,22 @@ impl Process {
         }
     }
 
+    /// What it has logged so far.
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// What `find` sees in its log. Waits: a thread of their own writes the lines, shortly after what they tell of.
+    pub async fn logged<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        eventually(&format!("{what}, in the log"), Duration::from_secs(40), async || find(&self.log_text())).await
+    }
+
+    /// Waits until a line of its log has all the words.
+    pub async fn logs(&self, words: &[&str]) {
+        let has_all = |line: &str| words.iter().all(|word| line.contains(word));
+        self.logged(&format!("{words:?}"), |log| log.lines().any(has_all).then_some(())).await;
+    }
+
     pub async fn metrics(&self) -> String {
         reqwest::get(format!("{}/metrics", self.ops)).await.unwrap().text().await.unwrap()
     }
