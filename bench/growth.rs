@@ -15,10 +15,13 @@ use crate::client::{Pace, Work};
 use crate::crowd::coupon;
 use crate::processes::{Process, resident};
 use crate::rows::{Bench, Measured, watch};
+use crate::table::{median, sorted};
 use crate::world::Deployment;
 
 const STOCK: i64 = 100_000_000;
 const CHUNK: i64 = 2_000;
+/// So often each is measured, in turns: two runs of the same differ by a third on a small machine.
+const ROUNDS: usize = 3;
 
 /// Lines of the report, printed as they come.
 #[derive(Default)]
@@ -38,11 +41,24 @@ impl Report {
     }
 }
 
-/// Accepted a second, p50 and p99, and microseconds of each process.
-fn cells(measured: &Measured) -> String {
-    let answers = &measured.answers;
-    let micros: Vec<_> = measured.micros(202).iter().map(|(name, micros)| format!("{name} {micros:.0}")).collect();
-    format!("{:.0} | {:.1} | {:.1} | {}", answers.per_second(202), answers.percentile(0.5), answers.percentile(0.99), micros.join(", "))
+/// Accepted a second, p50 and p99, and microseconds of each process: medians of the rounds, and of the first process the least and the most.
+fn cells(rounds: &[Measured]) -> String {
+    let of = |what: &dyn Fn(&Measured) -> f64| sorted(rounds.iter().map(what).collect());
+    let micros: Vec<_> = (0..rounds[0].cpu.len())
+        .map(|index| {
+            let each = of(&|measured| measured.micros(202)[index].1);
+            let spread =
+                if index == 0 && each.len() > 1 { format!(" ({:.0}-{:.0})", each[0], each[each.len() - 1]) } else { String::new() };
+            format!("{} {:.0}{spread}", rounds[0].cpu[index].0, median(each))
+        })
+        .collect();
+    format!(
+        "{:.0} | {:.1} | {:.1} | {}",
+        median(of(&|measured| measured.answers.per_second(202))),
+        median(of(&|measured| measured.answers.percentile(0.5))),
+        median(of(&|measured| measured.answers.percentile(0.99))),
+        micros.join(", ")
+    )
 }
 
 const CELLS: &str = "accepted/s | p50 ms | p99 ms | CPU us each |";
@@ -130,42 +146,77 @@ fn watched(bench: &Bench<'_>, ours: &[(&str, &Process)]) -> Vec<(String, u32)> {
     ours.chain(bench.world.servers.iter().cloned()).collect()
 }
 
+/// A coupon with its holders, at an API that has just loaded it.
+struct Held<'a> {
+    size: i64,
+    api: Process,
+    /// One for each round: what a round adds would be many times what a small one began with.
+    ids: Vec<String>,
+    start: Duration,
+    memory: u64,
+    set: i64,
+    table: i64,
+    rounds: Vec<Measured>,
+    _deployment: Deployment<'a>,
+}
+
+fn hold<'a>(bench: &Bench<'_>, deployment: Deployment<'a>, size: i64) -> Held<'a> {
+    let coupons = if size < 1_000_000 { ROUNDS } else { 1 };
+    let (api, consumer) = (deployment.start("api"), deployment.start("consumer"));
+    let ids: Vec<_> = (0..coupons).map(|_| coupon(&api.address, STOCK, &[])).collect();
+    for id in &ids {
+        wait_written(&deployment, id);
+    }
+    consumer.stop();
+    let empty = resident(api.pid());
+    api.stop();
+    for id in &ids {
+        prefill(&deployment, &bench.world.redis, id, size);
+    }
+    let started = Instant::now();
+    let api = deployment.start("api");
+    let start = started.elapsed();
+    let memory = resident(api.pid()).saturating_sub(empty);
+    let (set, table) = weights(&deployment, &bench.world.redis, &ids[0]);
+    Held { size, api, ids, start, memory, set, table, rounds: Vec::new(), _deployment: deployment }
+}
+
 fn issued_users(bench: &Bench<'_>, sizes: &[i64], report: &mut Report) {
     report.head(
-        "Users who hold the coupon already (one API, 512 connections, one hot coupon)",
+        &format!("Users who hold the coupon already (one API, 512 connections, one hot coupon; {ROUNDS} rounds over all sizes)"),
         &format!(
             "| holders | start of the API, s | {CELLS} API, bytes a holder | gate's set, bytes a holder | table and indexes, bytes a row |"
         ),
     );
-    let mut empty = 0;
-    for size in sizes {
-        let deployment = bench.world.deployment();
-        let (api, consumer) = (deployment.start("api"), deployment.start("consumer"));
-        let id = coupon(&api.address, STOCK, &[]);
-        wait_written(&deployment, &id);
-        consumer.stop();
-        api.stop();
-        prefill(&deployment, &bench.world.redis, &id, *size);
-        let started = Instant::now();
-        let api = deployment.start("api");
-        let start = started.elapsed();
-        let memory = resident(api.pid());
-        if empty == 0 {
-            empty = memory;
+    // A deployment that is made empties the gate: all of them first.
+    let deployments: Vec<_> = sizes.iter().map(|_| bench.world.deployment()).collect();
+    let mut all: Vec<_> = sizes.iter().zip(deployments).map(|(size, deployment)| hold(bench, deployment, *size)).collect();
+    for round in 0..ROUNDS {
+        for held in &mut all {
+            let id = held.ids[round % held.ids.len()].clone();
+            let work = Work { tokens: part(bench, round, ROUNDS), ..bench.work(&held.api.address, &[id]) };
+            held.rounds.push(watch(&work, &watched(bench, &[("api", &held.api)])));
         }
-        let (set, table) = weights(&deployment, &bench.world.redis, &id);
-        let measured = watch(&bench.work(&api.address, &[id]), &watched(bench, &[("api", &api)]));
-        let each = |bytes: u64| bytes as f64 / *size as f64;
-        report.line(&format!(
-            "| {size} | {:.1} | {} | {:.0} | {:.0} | {:.0} |",
-            start.as_secs_f64(),
-            cells(&measured),
-            each(memory.saturating_sub(empty)),
-            each(set.unsigned_abs()),
-            each(table.unsigned_abs())
-        ));
-        api.stop();
     }
+    for held in all {
+        let holders = held.size as f64 * held.ids.len() as f64;
+        report.line(&format!(
+            "| {} | {:.1} | {} | {:.0} | {:.0} | {:.0} |",
+            held.size,
+            held.start.as_secs_f64(),
+            cells(&held.rounds),
+            held.memory as f64 / holders,
+            held.set as f64 / held.size as f64,
+            held.table as f64 / holders
+        ));
+        held.api.stop();
+    }
+}
+
+/// One of `count` equal parts of the users.
+fn part(bench: &Bench<'_>, number: usize, count: usize) -> Arc<Vec<String>> {
+    let share = bench.tokens.len() / count;
+    Arc::new(bench.tokens[number * share..(number + 1) * share].to_vec())
 }
 
 fn coupons_at_once(bench: &Bench<'_>, report: &mut Report) {
@@ -175,48 +226,55 @@ fn coupons_at_once(bench: &Bench<'_>, report: &mut Report) {
     for count in [1, 10, 100] {
         let ids: Vec<_> = (0..count).map(|_| coupon(&api.address, STOCK, &[])).collect();
         let measured = watch(&bench.work(&api.address, &ids), &watched(bench, &[("api", &api)]));
-        report.line(&format!("| {count} | {} |", cells(&measured)));
+        report.line(&format!("| {count} | {} |", cells(&[measured])));
     }
     api.stop();
 }
 
 fn apis(bench: &Bench<'_>, report: &mut Report) {
-    report.head("APIs (one hot coupon, the connections shared among them)", &format!("| APIs | {CELLS}"));
-    for count in [1, 2] {
-        let deployment = bench.world.deployment();
-        let apis: Vec<_> = (0..count).map(|_| deployment.start("api")).collect();
-        let id = coupon(&apis[0].address, STOCK, &[]);
-        let half = bench.tokens.len() / count;
-        let mut lines = Vec::new();
-        std::thread::scope(|scope| {
-            let runs: Vec<_> = apis
-                .iter()
-                .enumerate()
-                .map(|(number, api)| {
-                    let tokens = Arc::new(bench.tokens[number * half..(number + 1) * half].to_vec());
-                    let work = Work {
-                        tokens,
-                        connections: crate::rows::CONNECTIONS / count,
-                        ..bench.work(&api.address, std::slice::from_ref(&id))
-                    };
-                    let pids = watched(bench, &[("api", api)]);
-                    scope.spawn(move || watch(&work, &pids))
-                })
-                .collect();
-            lines.extend(runs.into_iter().map(|run| run.join().unwrap()));
-        });
-        for (number, measured) in lines.iter().enumerate() {
-            report.line(&format!("| {} of {count} | {} |", number + 1, cells(measured)));
+    report.head(
+        &format!("APIs (one hot coupon, the connections shared among them; {ROUNDS} rounds, each with one and with two)"),
+        &format!("| APIs | {CELLS}"),
+    );
+    let deployments = [bench.world.deployment(), bench.world.deployment()];
+    let alone = vec![deployments[0].start("api")];
+    let both = vec![deployments[1].start("api"), deployments[1].start("api")];
+    let mut lines: [Vec<Measured>; 3] = Default::default();
+    for round in 0..ROUNDS {
+        let tokens = part(bench, round, ROUNDS);
+        for (apis, first_line) in [(&alone, 0), (&both, 1)] {
+            let id = coupon(&apis[0].address, STOCK, &[]);
+            std::thread::scope(|scope| {
+                let share = tokens.len() / apis.len();
+                let runs: Vec<_> = apis
+                    .iter()
+                    .zip(tokens.chunks(share))
+                    .map(|(api, tokens)| {
+                        let work = Work {
+                            tokens: Arc::new(tokens.to_vec()),
+                            connections: crate::rows::CONNECTIONS / apis.len(),
+                            ..bench.work(&api.address, std::slice::from_ref(&id))
+                        };
+                        let pids = watched(bench, &[("api", api)]);
+                        scope.spawn(move || watch(&work, &pids))
+                    })
+                    .collect();
+                for (number, run) in runs.into_iter().enumerate() {
+                    lines[first_line + number].push(run.join().unwrap());
+                }
+            });
         }
-        apis.into_iter().for_each(Process::stop);
     }
+    for (name, rounds) in ["1 of 1", "1 of 2", "2 of 2"].iter().zip(&lines) {
+        report.line(&format!("| {name} | {} |", cells(rounds)));
+    }
+    alone.into_iter().chain(both).for_each(Process::stop);
 }
 
 fn neighbours(bench: &Bench<'_>, report: &mut Report) {
     report.head("A coupon beside a hot one (100 requests a second for it, one API)", "| hot coupon | p50 ms | p99 ms |");
     let deployment = bench.world.deployment();
     let api = deployment.start("api");
-    let constant = bench.world.constant();
     let quiet_tokens = Arc::new(bench.tokens[..bench.tokens.len() / 4].to_vec());
     let loud_tokens = Arc::new(bench.tokens[bench.tokens.len() / 4..].to_vec());
     let seconds = bench.lasts * 2;
@@ -249,7 +307,7 @@ fn neighbours(bench: &Bench<'_>, report: &mut Report) {
     };
     for rate in [1_000.0, 4_000.0] {
         let other = uuid::Uuid::new_v4().to_string();
-        measure(&format!("none, but {rate:.0} constant answers a second"), Some(loud(&constant.address, &other, rate)));
+        measure(&format!("none, but {rate:.0} constant answers a second"), Some(loud(&bench.constant.address, &other, rate)));
         let hot = coupon(&api.address, STOCK, &[]);
         measure(&format!("{rate:.0} accepted a second"), Some(loud(&api.address, &hot, rate)));
     }

@@ -28,7 +28,7 @@ use std::time::Duration;
 pub const SECRET: &str = "a secret of thirty-two bytes or more";
 /// Holders of a coupon in the growth table.
 const GROWTH: [i64; 4] = [1_000, 100_000, 1_000_000, 5_000_000];
-const USERS: usize = 400_000;
+const USERS: usize = 600_000;
 /// No pace that is held for long was above this, requests a second: so many users are there for each second of the row `drained`.
 const FASTEST: usize = 40_000;
 

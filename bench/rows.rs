@@ -17,6 +17,8 @@ use crate::world::World;
 pub const CONNECTIONS: usize = 512;
 const STOCK: i64 = 100_000_000;
 const HOUR: i64 = 3_600_000;
+/// A coupon for a server that does not look.
+const NOBODYS: &str = "00000000-0000-4000-8000-000000000000";
 
 /// One measurement: answers, and the processor time of each process meanwhile.
 #[derive(Debug)]
@@ -49,8 +51,15 @@ pub struct Bench<'a> {
     pub tokens: Arc<Vec<String>>,
     pub lasts: Duration,
     pub rows: BTreeMap<&'static str, Row>,
-    /// Of this round: constant answers a second, and the server's microseconds for one.
-    constant: (f64, f64),
+    /// Says the same to everybody; idle while nothing is measured beside it.
+    pub constant: Process,
+}
+
+/// What stands beside a measurement: constant answers a second, and the server's microseconds for one.
+#[derive(Debug, Clone, Copy)]
+struct Ceiling {
+    rate: f64,
+    micros: f64,
 }
 
 /// Name, share of the ceiling to reach.
@@ -80,7 +89,7 @@ impl<'a> Bench<'a> {
             };
             (*name, Row { at_most: unit != "/s", ..Row::new(&name[2..], unit, *goal) })
         });
-        Self { world, tokens, lasts, rows: rows.collect(), constant: (0.0, 0.0) }
+        Self { world, tokens, lasts, rows: rows.collect(), constant: world.constant() }
     }
 
     pub fn work(&self, address: &str, coupons: &[String]) -> Work {
@@ -94,7 +103,22 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn note(&mut self, name: &'static str, measured: &Measured, status: u16) {
+    /// Measures `call` between two short runs of the constant answer: how fast such a machine is changes within seconds.
+    fn beside<T>(&self, call: impl FnOnce() -> T) -> (T, Ceiling) {
+        let before = self.constant_answer(self.lasts / 4);
+        let measured = call();
+        let after = self.constant_answer(self.lasts / 4);
+        (measured, Ceiling { rate: f64::midpoint(before.rate, after.rate), micros: f64::midpoint(before.micros, after.micros) })
+    }
+
+    /// Measures one row.
+    fn row(&mut self, name: &'static str, work: &Work, watched: &[(String, u32)], status: u16) -> Measured {
+        let (measured, ceiling) = self.beside(|| watch(work, watched));
+        self.note(name, &measured, ceiling, status);
+        measured
+    }
+
+    fn note(&mut self, name: &'static str, measured: &Measured, ceiling: Ceiling, status: u16) {
         let answers = &measured.answers;
         // "Try again" is an answer the service may give; it earns nothing here.
         let again = answers.of(503) + answers.of(429);
@@ -102,27 +126,26 @@ impl<'a> Bench<'a> {
         assert!(strange == 0, "{name}: {strange} answers are neither {status} nor \"try again\": {:?}", answers.statuses());
         let ours = answers.per_second(status);
         println!(
-            "  {:<42} {ours:>8.0} /s  {:>4.0} %   p50 {:>6.1}  p99 {:>6.1} ms",
+            "  {:<42} {ours:>8.0} /s  {:>4.0} % of {:>6.0}   p50 {:>6.1}  p99 {:>6.1} ms",
             &name[2..],
-            100.0 * ours / self.constant.0,
+            100.0 * ours / ceiling.rate,
+            ceiling.rate,
             answers.percentile(0.5),
             answers.percentile(0.99)
         );
-        let ceiling = self.constant.0;
         let row = self.rows.get_mut(name).unwrap();
-        row.rounds.push((ours, ceiling));
+        row.rounds.push((ours, ceiling.rate));
         row.cpu = measured.micros(status);
         if again > 0 {
             row.remark = format!("{} % of the answers were \"try again\" in round {}", again * 100 / answers.total(), row.rounds.len());
         }
     }
 
-    fn note_cpu(&mut self, measured: &Measured) {
+    fn note_cpu(&mut self, measured: &Measured, ceiling: Ceiling) {
         let name = "i CPU of the API per accepted, distributed";
         let api = measured.micros(202)[0].1;
-        let ceiling = self.constant.1;
-        println!("  {:<42} {api:>8.1} us {:>4.2}x", &name[2..], api / ceiling);
-        self.rows.get_mut(name).unwrap().rounds.push((api, ceiling));
+        println!("  {:<42} {api:>8.1} us {:>4.2}x of {:.1}", &name[2..], api / ceiling.micros, ceiling.micros);
+        self.rows.get_mut(name).unwrap().rounds.push((api, ceiling.micros));
     }
 
     /// Lets the broker's compiler see the work before any of it counts: a JVM that has just started needs several times the processor time a
@@ -145,8 +168,7 @@ impl<'a> Bench<'a> {
         let id = coupon(address, STOCK, &[]);
         let pace = Pace::PerSecond(full / 2.0);
         let ours = run(&Work { pace, ..self.work(address, &[id]) });
-        let server = self.world.constant();
-        let constant = run(&Work { pace, ..self.work(&server.address, &["00000000-0000-4000-8000-000000000000".to_owned()]) });
+        let constant = run(&Work { pace, ..self.work(&self.constant.address, &[NOBODYS.to_owned()]) });
         assert_eq!(ours.of(202), ours.total(), "{name}: {:?}", ours.statuses());
         let (mine, its) = (ours.percentile(0.99), constant.percentile(0.99));
         println!(
@@ -162,7 +184,6 @@ impl<'a> Bench<'a> {
 
     /// One round over all rows of these parts.
     pub fn round(&mut self, embedded: bool, distributed: bool) {
-        self.constant_answer();
         if embedded {
             self.embedded();
         }
@@ -171,28 +192,21 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn constant_answer(&mut self) {
-        let server = self.world.constant();
-        let work = self.work(&server.address, &["00000000-0000-4000-8000-000000000000".to_owned()]);
-        let measured = watch(&work, &[("server".to_owned(), server.pid())]);
+    fn constant_answer(&self, lasts: Duration) -> Ceiling {
+        let work = Work { lasts, ..self.work(&self.constant.address, &[NOBODYS.to_owned()]) };
+        let measured = watch(&work, &[("server".to_owned(), self.constant.pid())]);
         assert_eq!(measured.answers.of(202), measured.answers.total());
-        let micros = measured.micros(202)[0].1;
-        self.constant = (measured.answers.per_second(202), micros);
-        println!(
-            "  {:<42} {:>8.0} /s          p50 {:>6.1}  p99 {:>6.1} ms, {micros:.1} us of the server each",
-            "constant answer",
-            self.constant.0,
-            measured.answers.percentile(0.5),
-            measured.answers.percentile(0.99)
-        );
+        Ceiling { rate: measured.answers.per_second(202), micros: measured.micros(202)[0].1 }
     }
 
     fn embedded(&mut self) {
         let service = self.world.embedded();
         let watched = [("service".to_owned(), service.pid())];
         let id = coupon(&service.address, STOCK, &[]);
+        // Beforehand only: afterwards the service still writes rows.
+        let ceiling = self.constant_answer(self.lasts);
         let measured = watch(&self.work(&service.address, &[id]), &watched);
-        self.note("d accepted, embedded", &measured, 202);
+        self.note("d accepted, embedded", &measured, ceiling, 202);
         self.note_half_load("j p99 of accepted at half the load, embedded", &service.address, measured.answers.per_second(202));
         service.stop();
     }
@@ -203,22 +217,22 @@ impl<'a> Bench<'a> {
         let watched: Vec<_> = [("api".to_owned(), api.pid())].into_iter().chain(self.world.servers.iter().cloned()).collect();
 
         let hot = coupon(&api.address, STOCK, &[]);
-        let measured = watch(&self.work(&api.address, std::slice::from_ref(&hot)), &watched);
-        self.note("e accepted, distributed, one hot coupon", &measured, 202);
-        self.note_cpu(&measured);
+        let work = self.work(&api.address, std::slice::from_ref(&hot));
+        let (measured, ceiling) = self.beside(|| watch(&work, &watched));
+        self.note("e accepted, distributed, one hot coupon", &measured, ceiling, 202);
+        self.note_cpu(&measured, ceiling);
         let holders = usize::try_from(measured.answers.of(202)).unwrap();
         let hot_rate = measured.answers.per_second(202);
 
         // Those who have it ask again, one of them after the other and from the first on when all have.
         let again = self.tokens[..holders].iter().cycle().take(self.tokens.len()).cloned().collect();
         let work = Work { tokens: Arc::new(again), ..self.work(&api.address, &[hot]) };
-        self.note("h repeat of a holder", &watch(&work, &watched), 200);
+        self.row("h repeat of a holder", &work, &watched, 200);
 
         self.note_half_load("k p99 of accepted at half the load, distributed", &api.address, hot_rate);
 
         let many: Vec<_> = (0..60).map(|_| coupon(&api.address, STOCK, &[])).collect();
-        let measured = watch(&self.work(&api.address, &many), &watched);
-        self.note("f accepted, distributed, 60 coupons", &measured, 202);
+        self.row("f accepted, distributed, 60 coupons", &self.work(&api.address, &many), &watched, 202);
 
         let small = coupon(&api.address, 1, &[]);
         let first = Work {
@@ -229,22 +243,22 @@ impl<'a> Bench<'a> {
         assert_eq!(run(&first).of(202), 1);
         let others = Arc::new(self.tokens[1..].to_vec());
         let refused = |id: String| Work { tokens: Arc::clone(&others), ..self.work(&api.address, &[id]) };
-        self.note("a sold out", &watch(&refused(small), &watched), 409);
+        let work = refused(small);
+        self.row("a sold out", &work, &watched, 409);
 
         let closed = coupon(&api.address, STOCK, &[]);
         admin(&api.address, "PATCH", &format!("/api/v1/coupons/{closed}"), &json!({"status": "CLOSED"}));
         let work = self.work(&api.address, &[closed]);
-        self.note("b closed", &watch(&work, &watched), 409);
+        self.row("b closed", &work, &watched, 409);
 
         let future = coupon(&api.address, STOCK, &[("opens_at", json!(in_the_future()))]);
         let work = self.work(&api.address, &[future]);
-        self.note("c not open", &watch(&work, &watched), 409);
+        self.row("c not open", &work, &watched, 409);
         api.stop();
     }
 
     /// A pace that the consumers keep: the lag at the end is not above what it was after a third of the time.
     pub fn drained(&mut self, lasts: Duration) {
-        self.constant_answer();
         let mut pace = None;
         loop {
             // For each pace an empty deployment: the rows of those before, millions of them, would be audited beside it.
@@ -257,16 +271,16 @@ impl<'a> Bench<'a> {
             // How fast both go at full speed, for a first pace; and the caches have seen the work.
             let trial = watch(&self.work(&api.address, &[coupon(&api.address, STOCK, &[])]), &watched);
             let written = consumer.metric("coupon_ledger_rows_total");
-            let first = || (written / trial.answers.seconds).min(trial.answers.per_second(202)) * 1.15;
+            let first = || (written / trial.answers.seconds).min(trial.answers.per_second(202));
             let now = *pace.get_or_insert_with(first);
             wait_drained(&consumer);
             let id = coupon(&api.address, STOCK, &[]);
             let work = Work { pace: Pace::PerSecond(now), lasts, ..self.work(&api.address, &[id]) };
-            let lags = std::thread::scope(|scope| {
+            let ceiling = self.constant_answer(self.lasts);
+            let (measured, lags) = std::thread::scope(|scope| {
                 let lags = scope.spawn(|| sample_lag(&consumer, lasts));
                 (watch(&work, &watched), lags.join().unwrap())
             });
-            let (measured, lags) = lags;
             let seconds = measured.answers.seconds;
             assert!(seconds > lasts.as_secs_f64() * 0.9, "there were users for {seconds:.0} s only: the lag afterwards says nothing");
             let third = lags.len() / 3;
@@ -280,7 +294,7 @@ impl<'a> Bench<'a> {
                 measured.answers.per_second(202)
             );
             if holds {
-                self.note("g accepted and drained, distributed", &measured, 202);
+                self.note("g accepted and drained, distributed", &measured, ceiling, 202);
                 let row = self.rows.get_mut("g accepted and drained, distributed").unwrap();
                 row.remark = format!("lag at most {early:.0} in the first third, {late:.0} in the last");
             }

@@ -18,12 +18,12 @@ pub struct Row {
     pub remark: String,
 }
 
-fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+pub fn sorted(mut values: Vec<f64>) -> Vec<f64> {
     values.sort_by(f64::total_cmp);
     values
 }
 
-fn median(values: Vec<f64>) -> f64 {
+pub fn median(values: Vec<f64>) -> f64 {
     let values = sorted(values);
     let middle = values.len() / 2;
     match values.len() {

@@ -1,12 +1,18 @@
 //! Where the service stands in a run: fresh data for every start, and the servers' processes.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use diesel_async::{AsyncConnection, AsyncMysqlConnection, SimpleAsyncConnection};
 use fred::interfaces::{ClientLike, LuaInterface};
 use fred::types::config::Config;
 use fred::types::{Builder, Value};
+use kafka_protocol::messages::{DeleteTopicsRequest, RequestHeader, TopicName};
+use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use crate::processes::Process;
@@ -25,6 +31,7 @@ pub struct World {
 
 /// A database of the local stack that nothing else uses.
 const REDIS: &str = "redis://127.0.0.1:16379/15";
+const DELETE_WITHIN: Duration = Duration::from_secs(10);
 
 fn variable(name: &str, default: &str) -> String {
     std::env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
@@ -99,8 +106,27 @@ impl World {
             ("KAFKA__GROUP", &topic),
         ];
         let env = env.into_iter().map(|(key, value)| (format!("COUPON__{key}"), value.to_owned())).collect();
-        Deployment { world: self, env, url, database }
+        Deployment { world: self, env, url, database, topics: [format!("{topic}-dlq"), topic] }
     }
+}
+
+/// A broker that keeps the partitions of all that was ever measured on it is another broker.
+async fn delete_topics(broker: &str, topics: &[String]) -> io::Result<()> {
+    const KEY: i16 = 20;
+    /// The last one with the plain header.
+    const VERSION: i16 = 3;
+    let names = topics.iter().map(|topic| TopicName(StrBytes::from(topic.clone()))).collect();
+    let request = DeleteTopicsRequest::default().with_topic_names(names).with_timeout_ms(i32::MAX);
+    let header = RequestHeader::default().with_request_api_key(KEY).with_request_api_version(VERSION);
+    let mut frame = Vec::new();
+    header.encode(&mut frame, DeleteTopicsRequest::header_version(VERSION)).map_err(io::Error::other)?;
+    request.encode(&mut frame, VERSION).map_err(io::Error::other)?;
+    let mut stream = TcpStream::connect(broker).await?;
+    stream.write_i32(i32::try_from(frame.len()).map_err(io::Error::other)?).await?;
+    stream.write_all(&frame).await?;
+    let mut answer = vec![0; usize::try_from(stream.read_i32().await?).map_err(io::Error::other)?];
+    stream.read_exact(&mut answer).await?;
+    Ok(())
 }
 
 #[derive(Debug)]
@@ -109,6 +135,7 @@ pub struct Deployment<'a> {
     pub env: BTreeMap<String, String>,
     pub url: String,
     database: String,
+    topics: [String; 2],
 }
 
 impl Deployment<'_> {
@@ -124,6 +151,7 @@ impl Drop for Deployment<'_> {
             if let Ok(mut connection) = AsyncMysqlConnection::establish(&self.world.mysql).await {
                 let _left = connection.batch_execute(&format!("DROP DATABASE {}", self.database)).await;
             }
+            let _left = tokio::time::timeout(DELETE_WITHIN, delete_topics(&self.world.kafka, &self.topics)).await;
         });
     }
 }
