@@ -30,14 +30,14 @@ pub struct Record {
 }
 
 /// What a record says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Body {
     /// A user asks for the coupon.
     Issue {
         user_id: UserId,
         at: EpochMillis,
-        #[serde(default, skip_serializing_if = "String::is_empty")]
+        #[serde(skip_serializing_if = "String::is_empty")]
         trace_id: String,
     },
     /// The coupon is created or changed.
@@ -62,11 +62,28 @@ impl Body {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Envelope<'a> {
     v: u32,
     #[serde(flatten)]
-    body: std::borrow::Cow<'a, Body>,
+    body: &'a Body,
+}
+
+/// [`Body::Issue`] and [`Body::Revoke`] as they are read: once the type is known, without a look for it among fields set aside.
+#[derive(Deserialize)]
+struct Issue {
+    user_id: UserId,
+    at: EpochMillis,
+    #[serde(default)]
+    trace_id: String,
+}
+
+#[derive(Deserialize)]
+struct Revoke {
+    user_id: UserId,
+    sequence: Sequence,
+    reason: String,
+    at: EpochMillis,
 }
 
 #[derive(Deserialize)]
@@ -109,7 +126,7 @@ pub enum StopReason {
 /// # Errors
 /// Only if JSON cannot be written, which no value of these types causes.
 pub fn encode(body: &Body) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec(&Envelope { v: WRITE_VERSION, body: std::borrow::Cow::Borrowed(body) })
+    serde_json::to_vec(&Envelope { v: WRITE_VERSION, body })
 }
 
 /// Reads one message of `partition` (of `partitions`).
@@ -131,10 +148,16 @@ pub fn decode(partition: Partition, partitions: Partition, key: &[u8], value: &[
     if header.v != u64::from(WRITE_VERSION) {
         return Err(StopReason::UnknownVersion(header.v));
     }
-    if !matches!(header.kind.as_ref(), "issue" | "terms" | "revoke") {
-        return Err(StopReason::UnknownType(quoted(&header.kind)));
-    }
-    match serde_json::from_slice::<Body>(value) {
+    let body = match header.kind.as_ref() {
+        "issue" => serde_json::from_slice(value).map(|Issue { user_id, at, trace_id }| Body::Issue { user_id, at, trace_id }),
+        "terms" => serde_json::from_slice(value).map(Body::Terms),
+        "revoke" => {
+            let revoke = |Revoke { user_id, sequence, reason, at }| Body::Revoke { user_id, sequence, reason, at };
+            serde_json::from_slice(value).map(revoke)
+        }
+        unknown => return Err(StopReason::UnknownType(quoted(unknown))),
+    };
+    match body {
         Ok(body) => Ok(body.fault().map_or_else(|| Decoded::Record(Record { coupon, body }), unreadable)),
         Err(error) => Ok(unreadable(&error.to_string())),
     }
