@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use tokio_util::bytes::Bytes;
+
 use super::known::Known;
 use crate::domain::{
     Body, CouponId, Decision, Decoded, EpochMillis, Offset, Partition, Record, Roster, SkipReason, StopReason, UserId, UserState, decode,
@@ -29,7 +31,7 @@ enum Entry {
     /// With its message, kept in case the database refuses the row.
     Record {
         record: Record,
-        message: Vec<u8>,
+        message: Bytes,
     },
     Skipped {
         reason: SkipReason,
@@ -242,7 +244,7 @@ mod tests {
                     _ => format!(r#"{{"v":1,"type":"issue","user_id":"u{user}","at":1}}"#),
                 };
                 let coupon = if offset < 2 { coupons[usize::from(offset == 1)] } else { coupons[random.usize(..2)] };
-                RawRecord { offset, key: coupon.to_string().into_bytes(), value: value.into_bytes(), at: 1 }
+                RawRecord { offset, key: coupon.to_string().into(), value: value.into(), at: 1 }
             })
             .collect()
     }

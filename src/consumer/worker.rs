@@ -420,7 +420,7 @@ mod tests {
     /// The compare-and-set would not refuse it where somebody moves the offset up to the run's start in between.
     #[test]
     fn nothing_is_decided_on_the_state_of_another_offset() {
-        let record = RawRecord { offset: 5, key: b"key".to_vec(), value: b"value".to_vec(), at: 0 };
+        let record = RawRecord { offset: 5, key: "key".into(), value: "value".into(), at: 0 };
         let run = Run::read(0, 1, vec![record]).unwrap();
         let at = |next| Loaded { positions: HashMap::from([(0, Position { partition: 0, next, fingerprint: 0 })]), ..Loaded::default() };
         assert!(check_positions(std::slice::from_ref(&run), &at(5)).is_ok());

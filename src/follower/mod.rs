@@ -21,7 +21,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::domain::{CouponId, Decision, EpochMillis, Offset, Partition, Refusal, Sequence, Terms, UserId, UserState, partition_of};
+use crate::domain::{CouponId, Decision, EpochMillis, Offset, Partition, Refusal, Sequence, Terms, UserId, partition_of};
 use crate::journal::{Journal, JournalError};
 use crate::kill_point::kill_point;
 use crate::telemetry::Metrics;
@@ -65,11 +65,17 @@ pub enum Standing {
     Over,
     No(Refusal),
     Open {
-        total: i64,
-        issued: i64,
+        stock: Stock,
         opens_at: Option<EpochMillis>,
         closes_at: Option<EpochMillis>,
     },
+}
+
+/// A coupon's stock and how much of it is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stock {
+    pub total: i64,
+    pub issued: i64,
 }
 
 /// What the log decided about a waiting user.
@@ -119,36 +125,21 @@ impl Follower {
     #[must_use]
     pub fn standing(&self, coupon: CouponId, user: &UserId) -> Standing {
         let key = self.hasher.key(user);
+        self.shard(coupon).lock().standing(coupon, &key)
+    }
+
+    /// [`Follower::standing`] and [`Follower::fresh`] at one look.
+    #[must_use]
+    pub fn look(&self, coupon: CouponId, user: &UserId) -> (Standing, bool) {
+        let key = self.hasher.key(user);
         let shard = self.shard(coupon).lock();
-        let Some(entry) = shard.coupons.get(&coupon) else {
-            return Standing::Unknown;
-        };
-        if entry.over {
-            return Standing::Over;
-        }
-        match entry.roster.user(&key) {
-            Some(UserState::Holder(sequence)) => return Standing::Holder(sequence),
-            Some(UserState::Revoked(_)) => return Standing::Revoked,
-            None => {}
-        }
-        if let Some(refusal) = entry.roster.refusal() {
-            return Standing::No(refusal);
-        }
-        let Some(terms) = entry.roster.terms() else {
-            return Standing::Unknown;
-        };
-        Standing::Open { total: terms.total_quantity, issued: entry.roster.issued(), opens_at: terms.opens_at, closes_at: terms.closes_at }
+        (shard.standing(coupon, &key), shard.is_fresh(self.options.fresh))
     }
 
     /// Whether a "no" about this coupon may be given from memory.
     #[must_use]
     pub fn fresh(&self, coupon: CouponId) -> bool {
-        self.is_fresh(self.shard(coupon))
-    }
-
-    fn is_fresh(&self, shard: &Shard) -> bool {
-        let shard = shard.lock();
-        shard.stopped.is_none() && shard.fresh_at.is_some_and(|at| at.elapsed() <= self.options.fresh)
+        self.shard(coupon).lock().is_fresh(self.options.fresh)
     }
 
     /// Terms and counts of a coupon.
@@ -168,19 +159,26 @@ impl Follower {
         all
     }
 
-    /// Registers a wait for what the log decides about this user; register before the append. `None`: the coupon is not known.
-    #[must_use]
-    pub fn wait_for_user(self: &Arc<Self>, coupon: CouponId, user: &UserId) -> Option<UserWait> {
+    /// Registers a wait for what the log decides about this user; register before the append.
+    ///
+    /// # Errors
+    /// Nobody waits where the roster has an answer: no wait without [`Standing::Open`].
+    pub fn wait_for_user(self: &Arc<Self>, coupon: CouponId, user: &UserId) -> Result<(UserWait, Stock), Standing> {
         let key = self.hasher.key(user);
         let mut shard = self.shard(coupon).lock();
+        let stock = match shard.standing(coupon, &key) {
+            Standing::Open { stock, .. } => stock,
+            other => return Err(other),
+        };
         let id = shard.next_waiter;
         shard.next_waiter += 1;
-        let entry = shard.coupons.get_mut(&coupon)?;
+        let entry = shard.coupons.get_mut(&coupon).ok_or(Standing::Unknown)?;
         let (sender, receiver) = oneshot::channel();
         let waiting = entry.waiters.entry(key).or_default();
         let first = waiting.is_empty();
         waiting.push(Waiter { id, sender });
-        Some(UserWait { follower: Arc::clone(self), coupon, key, id, first, receiver })
+        let wait = UserWait { follower: Arc::clone(self), coupon, key, id, first, told: false, receiver };
+        Ok((wait, stock))
     }
 
     /// Registers a wait for what becomes of a change; true when it applied. Register before the append.
@@ -258,7 +256,8 @@ impl Follower {
         loop {
             let next = self.applied(partition);
             // Who has not heard from the log (lately) wants to know at once whether there is nothing more.
-            let wait = if self.is_fresh(self.shard_at(partition)) { self.options.fetch_wait } else { Duration::ZERO };
+            let is_fresh = self.shard_at(partition).lock().is_fresh(self.options.fresh);
+            let wait = if is_fresh { self.options.fetch_wait } else { Duration::ZERO };
             let fetched = tokio::select! {
                 () = cancel.cancelled() => return,
                 fetched = self.journal.fetch(partition, next, self.options.fetch_bytes, wait) => fetched,
@@ -319,6 +318,8 @@ pub struct UserWait {
     key: UserKey,
     id: u64,
     first: bool,
+    /// The log has decided: nothing is registered any more.
+    told: bool,
     receiver: oneshot::Receiver<Seen>,
 }
 
@@ -329,14 +330,19 @@ impl UserWait {
         self.first
     }
 
-    /// What the log decided; `None` when the first to wait gave up.
+    /// What the log decided; `None` when the first to wait gave up. To be asked once.
     pub async fn seen(&mut self) -> Option<Seen> {
-        (&mut self.receiver).await.ok()
+        let seen = (&mut self.receiver).await.ok();
+        self.told = seen.is_some();
+        seen
     }
 }
 
 impl Drop for UserWait {
     fn drop(&mut self) {
+        if self.told {
+            return;
+        }
         let mut shard = self.follower.shard(self.coupon).lock();
         let Some(entry) = shard.coupons.get_mut(&self.coupon) else { return };
         if let Some(waiting) = entry.waiters.get_mut(&self.key) {

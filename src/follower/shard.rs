@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 
 use super::user_key::{PrehashedState, UserHasher, UserKey};
-use super::{CouponState, Seen, lock, seen_of};
-use crate::domain::{Body, CouponId, Decision, Decoded, Offset, Partition, Record, Roster, decode};
+use super::{CouponState, Seen, Standing, Stock, lock, seen_of};
+use crate::domain::{Body, CouponId, Decision, Decoded, Offset, Partition, Record, Roster, UserState, decode};
 use crate::journal::Fetched;
 use crate::kill_point::kill_point;
 
@@ -118,6 +118,28 @@ impl Shard {
 }
 
 impl ShardState {
+    pub fn is_fresh(&self, within: Duration) -> bool {
+        self.stopped.is_none() && self.fresh_at.is_some_and(|at| at.elapsed() <= within)
+    }
+
+    pub fn standing(&self, coupon: CouponId, user: &UserKey) -> Standing {
+        let Some(entry) = self.coupons.get(&coupon) else { return Standing::Unknown };
+        if entry.over {
+            return Standing::Over;
+        }
+        match entry.roster.user(user) {
+            Some(UserState::Holder(sequence)) => return Standing::Holder(sequence),
+            Some(UserState::Revoked(_)) => return Standing::Revoked,
+            None => {}
+        }
+        if let Some(refusal) = entry.roster.refusal() {
+            return Standing::No(refusal);
+        }
+        let Some(terms) = entry.roster.terms() else { return Standing::Unknown };
+        let stock = Stock { total: terms.total_quantity, issued: entry.roster.issued() };
+        Standing::Open { stock, opens_at: terms.opens_at, closes_at: terms.closes_at }
+    }
+
     fn apply(&mut self, record: &Record, hasher: &UserHasher) {
         let entry = match &record.body {
             Body::Terms(_) => self.coupons.entry(record.coupon).or_default(),
@@ -128,12 +150,13 @@ impl ShardState {
             },
         };
         let before = entry.roster.refusal();
-        let decision = entry.roster.apply(&record.body, |user| hasher.key(user));
+        let mut key = None;
+        let decision = entry.roster.apply(&record.body, |user| *key.insert(hasher.key(user)));
         match &record.body {
-            Body::Issue { user_id, .. } => {
+            Body::Issue { .. } => {
                 if !entry.waiters.is_empty()
-                    && let Some(seen) = seen_of(decision)
-                    && let Some(waiting) = entry.waiters.remove(&hasher.key(user_id))
+                    && let (Some(seen), Some(key)) = (seen_of(decision), key)
+                    && let Some(waiting) = entry.waiters.remove(&key)
                 {
                     kill_point("follower.wake.before");
                     wake(waiting, seen);

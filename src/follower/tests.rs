@@ -83,12 +83,11 @@ pub(super) fn soon() -> tokio::time::Instant {
 async fn the_first_to_wait_has_won_and_the_others_are_holders() {
     let world = World::new().await;
     let (follower, _tailing) = world.tail().await;
-    assert!(follower.wait_for_user(world.coupon, &user("alice")).is_none(), "nobody waits for a coupon that is not there");
+    let wait = |name| follower.wait_for_user(world.coupon, &user(name)).map(|(wait, _)| wait);
+    assert_eq!(wait("alice").unwrap_err(), Standing::Unknown, "nobody waits for a coupon that is not there");
     world.append(&Body::Terms(terms(1, 1, Status::Open))).await;
     follower.barrier(world.coupon, soon()).await.unwrap();
-    let mut first = follower.wait_for_user(world.coupon, &user("alice")).unwrap();
-    let mut second = follower.wait_for_user(world.coupon, &user("alice")).unwrap();
-    let mut bob = follower.wait_for_user(world.coupon, &user("bob")).unwrap();
+    let (mut first, mut second, mut bob) = (wait("alice").unwrap(), wait("alice").unwrap(), wait("bob").unwrap());
     assert!(first.is_first() && !second.is_first() && bob.is_first());
     world.append(&issue("alice")).await;
     world.append(&issue("bob")).await;
@@ -97,6 +96,8 @@ async fn the_first_to_wait_has_won_and_the_others_are_holders() {
     assert_eq!(bob.seen().await, Some(Seen::Refused(Refusal::SoldOut)));
     assert_eq!(follower.standing(world.coupon, &user("alice")), Standing::Holder(1));
     assert_eq!(follower.standing(world.coupon, &user("carol")), Standing::No(Refusal::SoldOut));
+    assert_eq!(wait("alice").unwrap_err(), Standing::Holder(1), "nor where the roster has the answer");
+    assert_eq!(wait("carol").unwrap_err(), Standing::No(Refusal::SoldOut));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,7 +211,7 @@ fn a_reader_is_as_fresh_as_the_fetch_whose_end_it_reached() {
     let shard = Shard::new(shard::ShardState::default());
     let hasher = UserHasher::random();
     let fresh_at = |from: Offset, count: Offset, high_watermark, sent_at| {
-        let raw = |offset| crate::journal::RawRecord { offset, key: Vec::new(), value: Vec::new(), at: 0 };
+        let raw = |offset| crate::journal::RawRecord { offset, key: Vec::new().into(), value: Vec::new().into(), at: 0 };
         let fetched = crate::journal::Fetched { records: (from..from + count).map(raw).collect(), high_watermark, sent_at };
         shard.apply(&fetched, 0, 1, &hasher).unwrap();
         shard.lock().fresh_at
@@ -230,7 +231,7 @@ async fn when_the_first_to_wait_gives_up_the_others_begin_anew() {
     let (follower, _tailing) = world.tail().await;
     world.append(&Body::Terms(terms(1, 1, Status::Open))).await;
     follower.barrier(world.coupon, soon()).await.unwrap();
-    let wait = || follower.wait_for_user(world.coupon, &user("alice")).unwrap();
+    let wait = || follower.wait_for_user(world.coupon, &user("alice")).unwrap().0;
     let (first, mut second, third) = (wait(), wait(), wait());
     drop(third);
     drop(first);

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use prometheus::Histogram;
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::Instant;
 
 use super::{Ask, Away, Gate, Verdict};
 use crate::domain::CouponId;
@@ -60,6 +60,7 @@ struct Shared {
 #[derive(Debug)]
 struct Job {
     ask: Ask,
+    queued: Instant,
     reply: oneshot::Sender<Result<Verdict, Away>>,
 }
 
@@ -102,16 +103,10 @@ impl Gate for RedisGate {
             return Err(away_already());
         }
         let (reply, verdict) = oneshot::channel();
-        self.queue.try_send(Job { ask, reply }).map_err(|_| Away("too many users wait for the gate".to_owned()))?;
-        match timeout(self.shared.redis.command_timeout(), verdict).await {
-            Ok(Ok(verdict)) => verdict,
-            Ok(Err(_)) => Err(Away("the gate is shutting down".to_owned())),
-            Err(_) => {
-                let why = "no verdict from redis in time";
-                self.shared.redis.mark_away(why);
-                Err(Away(why.to_owned()))
-            }
-        }
+        let job = Job { ask, queued: Instant::now(), reply };
+        self.queue.try_send(job).map_err(|_| Away("too many users wait for the gate".to_owned()))?;
+        // Bounded without a timer of its own: every worker is back at the queue within a command's time, and lets nobody in it wait longer.
+        verdict.await.unwrap_or_else(|_| Err(Away("the gate is shutting down".to_owned())))
     }
 
     async fn members(&self, coupon: CouponId) -> Result<i64, Away> {
@@ -150,10 +145,11 @@ impl Shared {
 
     /// Answers every job and leaves the list empty.
     async fn serve(&self, jobs: &mut Vec<Job>) {
-        // Whoever ran out of time was told so already; adding such a user would only take room.
+        // Adding a user who has given up would only take room.
         jobs.retain(|job| !job.reply.is_closed());
-        if jobs.is_empty() {
-            return;
+        let Some(oldest) = jobs.first() else { return };
+        if oldest.queued.elapsed() > self.redis.command_timeout() {
+            self.redis.mark_away("no verdict from redis in time");
         }
         let lane = match self.redis.lane() {
             Ok(lane) => lane,

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 use crate::domain::{Body, CouponId, EpochMillis, FieldFault, Refusal, Sequence, Terms, UserId, UserState, encode, issue_id, now_millis};
-use crate::follower::{Follower, Seen, Standing, UserWait};
+use crate::follower::{Follower, Seen, Standing, Stock, UserWait};
 use crate::gate::{Ask, Gate, LocalGate, Verdict};
 use crate::journal::{Journal, JournalError};
 use crate::kill_point::kill_point;
@@ -162,15 +162,15 @@ impl Issuer {
     /// A dropped call may still win: asking again tells.
     pub async fn issue(&self, coupon: CouponId, user: &UserId, trace_id: &str) -> IssueAnswer {
         let deadline = Instant::now() + self.options.deadline;
-        let mut standing = self.follower.standing(coupon, user);
-        if standing == Standing::Unknown {
+        let mut look = self.follower.look(coupon, user);
+        if look.0 == Standing::Unknown {
             if self.follower.barrier(coupon, deadline).await.is_err() {
                 return IssueAnswer::Unavailable;
             }
-            standing = self.follower.standing(coupon, user);
+            look = self.follower.look(coupon, user);
         }
         let answering = async {
-            match self.answer_from(coupon, user, standing).await {
+            match self.answer_from(coupon, user, look).await {
                 Some(answer) => answer,
                 None => self.ask_the_log(coupon, user, trace_id).await,
             }
@@ -179,7 +179,7 @@ impl Issuer {
     }
 
     /// The answer that needs no append, if there is one.
-    async fn answer_from(&self, coupon: CouponId, user: &UserId, standing: Standing) -> Option<IssueAnswer> {
+    async fn answer_from(&self, coupon: CouponId, user: &UserId, (standing, fresh): (Standing, bool)) -> Option<IssueAnswer> {
         let no = match standing {
             Standing::Holder(sequence) => {
                 return Some(IssueAnswer::AlreadyIssued { issue_id: issue_id(coupon, user), sequence });
@@ -202,54 +202,57 @@ impl Issuer {
                     (Some(opens_at), _) if now < opens_at => IssueAnswer::NotOpen { opens_at },
                     (_, Some(closes_at)) if now >= closes_at => IssueAnswer::Closed,
                     // A process that does not hear from the log must not queue hopes for it.
-                    _ => return (!self.follower.fresh(coupon)).then_some(IssueAnswer::Unavailable),
+                    _ => return (!fresh).then_some(IssueAnswer::Unavailable),
                 }
             }
         };
-        Some(if self.follower.fresh(coupon) { no } else { IssueAnswer::Unavailable })
+        Some(if fresh { no } else { IssueAnswer::Unavailable })
     }
 
     /// The way past the gate into the log and back; bounded by the caller's deadline.
     async fn ask_the_log(&self, coupon: CouponId, user: &UserId, trace_id: &str) -> IssueAnswer {
-        let mut wait = loop {
-            let Some(mut wait) = self.follower.wait_for_user(coupon, user) else { return IssueAnswer::Unavailable };
+        // What the log decided before the wait began is in the roster.
+        let (mut wait, mut stock) = loop {
+            let Ok((mut wait, stock)) = self.follower.wait_for_user(coupon, user) else { return self.answer_now(coupon, user).await };
             if wait.is_first() {
-                break wait;
+                break (wait, stock);
             }
             // One append in flight per user and coupon: the first to wait makes it. If it gives up, this one may be the first.
             if let Some(seen) = wait.seen().await {
                 return answer_of(coupon, user, Some(seen));
             }
         };
-        let Some(changed) = self.follower.changes_of(coupon) else {
-            return IssueAnswer::Unavailable;
+        let stock_now = || match self.follower.standing(coupon, user) {
+            Standing::Open { stock, .. } => Some(stock),
+            _ => None,
         };
         let mut overflow = None;
-        loop {
+        while overflow.is_none() && self.admit(coupon, user, stock).await == Verdict::Full {
+            let Some(changed) = self.follower.changes_of(coupon) else { return IssueAnswer::Unavailable };
             // Enabled before the roster is read, so that no change falls between.
             let mut change = std::pin::pin!(changed.notified());
             change.as_mut().enable();
-            let standing = self.follower.standing(coupon, user);
-            let Standing::Open { total, issued, .. } = standing else {
-                return self.answer_from(coupon, user, standing).await.unwrap_or(IssueAnswer::Unavailable);
-            };
-            if overflow.is_some() {
-                break;
+            if stock_now().is_some_and(|now| now.total == stock.total) {
+                // Those who passed land within milliseconds; then the roster says sold out.
+                tokio::select! {
+                    seen = wait.seen() => return answer_of(coupon, user, seen),
+                    () = change => {}
+                    () = tokio::time::sleep(self.options.full_wait) => overflow = self.follower.overflow_permit(coupon),
+                }
             }
-            match self.admit(Ask { coupon, user: user.clone(), total, issued }).await {
-                Verdict::Pass | Verdict::Seen => break,
-                Verdict::Full => {}
-            }
-            // Those who passed land within milliseconds; then the roster says sold out.
-            tokio::select! {
-                seen = wait.seen() => return answer_of(coupon, user, seen),
-                () = change => {}
-                () = tokio::time::sleep(self.options.full_wait) => overflow = self.follower.overflow_permit(coupon),
+            match stock_now() {
+                Some(now) => stock = now,
+                None => return self.answer_now(coupon, user).await,
             }
         }
         let answer = self.append_and_wait(coupon, user, trace_id, &mut wait).await;
         drop(overflow);
         answer
+    }
+
+    /// What the roster says by now.
+    async fn answer_now(&self, coupon: CouponId, user: &UserId) -> IssueAnswer {
+        self.answer_from(coupon, user, self.follower.look(coupon, user)).await.unwrap_or(IssueAnswer::Unavailable)
     }
 
     /// The ledger's word on a user of an unloaded coupon; few at a time, or a crowd at one old coupon would take the database from the drain.
@@ -274,13 +277,14 @@ impl Issuer {
         }
     }
 
-    async fn admit(&self, ask: Ask) -> Verdict {
+    async fn admit(&self, coupon: CouponId, user: &UserId, Stock { total, issued }: Stock) -> Verdict {
         kill_point("issuer.gate.before");
-        let verdict = match self.gate.admit(ask.clone()).await {
+        let ask = || Ask { coupon, user: user.clone(), total, issued };
+        let verdict = match self.gate.admit(ask()).await {
             Ok(verdict) => verdict,
             Err(_away) => {
                 self.metrics.gate_fallback_total.inc();
-                self.fallback.admit(ask).await.unwrap_or(Verdict::Pass)
+                self.fallback.admit(ask()).await.unwrap_or(Verdict::Pass)
             }
         };
         let said = &self.metrics.gate_verdicts;
@@ -296,18 +300,10 @@ impl Issuer {
     async fn append_and_wait(&self, coupon: CouponId, user: &UserId, trace_id: &str, wait: &mut UserWait) -> IssueAnswer {
         let body = Body::Issue { user_id: user.clone(), at: now_millis(), trace_id: trace_id.to_owned() };
         kill_point("issuer.append.before");
-        let mut append = std::pin::pin!(self.append(coupon, &body));
-        let appended = tokio::select! {
-            // What the log shows counts, whether or not the acknowledgement came.
-            biased;
-            seen = wait.seen() => return answer_of(coupon, user, seen),
-            appended = &mut append => appended,
-        };
-        match appended {
-            Ok(()) | Err(JournalError::Unknown(_)) => {
-                kill_point("issuer.append.acknowledged");
-                answer_of(coupon, user, wait.seen().await)
-            }
+        let sent = value_of(&body).and_then(|value| self.journal.send(self.follower.partition_of(coupon), coupon, value));
+        kill_point("issuer.append.sent");
+        match sent {
+            Ok(()) => answer_of(coupon, user, wait.seen().await),
             Err(JournalError::Overloaded) => IssueAnswer::Overloaded,
             Err(error) => {
                 tracing::warn!(coupon.id = %coupon, trace_id, %error, "cannot append");
@@ -317,8 +313,7 @@ impl Issuer {
     }
 
     async fn append(&self, coupon: CouponId, body: &Body) -> Result<(), JournalError> {
-        let value = encode(body).map_err(|error| JournalError::Unknown(error.to_string()))?;
-        self.journal.append(self.follower.partition_of(coupon), coupon, value).await
+        self.journal.append(self.follower.partition_of(coupon), coupon, value_of(body)?).await
     }
 
     /// What became of the user's request.
@@ -369,6 +364,10 @@ impl Issuer {
         let written = self.ledger.coupon(coupon).await.ok().flatten().map_or(sequence, |row| row.next_sequence);
         (sequence - written).max(0)
     }
+}
+
+fn value_of(body: &Body) -> Result<Vec<u8>, JournalError> {
+    encode(body).map_err(|error| JournalError::Unknown(error.to_string()))
 }
 
 const fn refused(refusal: Refusal) -> IssueAnswer {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use thiserror::Error;
+use tokio_util::bytes::Bytes;
 
 use crate::domain::{CouponId, Offset, Partition};
 
@@ -23,8 +24,9 @@ pub use sqlite::SqliteJournal;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawRecord {
     pub offset: Offset,
-    pub key: Vec<u8>,
-    pub value: Vec<u8>,
+    /// Both are parts of what the fetch brought, which stays in memory with them.
+    pub key: Bytes,
+    pub value: Bytes,
     /// When the log took it, by the log's clock (epoch milliseconds).
     pub at: i64,
 }
@@ -71,6 +73,13 @@ pub enum JournalError {
 pub trait Journal: Send + Sync + std::fmt::Debug {
     /// How many partitions, fixed for the journal's life.
     fn partitions(&self) -> Partition;
+
+    /// Puts one record on its way to `partition` and waits for nothing: whoever follows the log sees it there, or never. An acknowledgement
+    /// would tell such a caller nothing new and wake it once more.
+    ///
+    /// # Errors
+    /// Nothing was sent.
+    fn send(&self, partition: Partition, coupon: CouponId, value: Vec<u8>) -> Result<(), JournalError>;
 
     /// Appends one record to `partition`; returns when the log has acknowledged it.
     ///

@@ -48,8 +48,10 @@ const BOUNDS: &str = "SELECT (SELECT MIN(position) FROM journal) AS first, \
 struct Append {
     coupon: CouponId,
     value: Vec<u8>,
-    done: oneshot::Sender<Result<(), JournalError>>,
+    done: Option<Done>,
 }
+
+type Done = oneshot::Sender<Result<(), JournalError>>;
 
 /// A journal in an SQLite file, for a single process: one partition, group commit.
 ///
@@ -82,6 +84,14 @@ impl SqliteJournal {
             .spawn(move || writer.run(appends))
             .map_err(|error| unknown("cannot start the journal's writer", &error))?;
         Ok(Self { queue, end, readers })
+    }
+
+    fn queue(&self, partition: Partition, coupon: CouponId, value: Vec<u8>, done: Option<Done>) -> Result<(), JournalError> {
+        check(partition)?;
+        self.queue.try_send(Append { coupon, value, done }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => JournalError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => JournalError::Unknown("the writer ended".into()),
+        })
     }
 }
 
@@ -150,9 +160,9 @@ impl Writer {
                     self.connection = None;
                 }
             }
-            for append in group {
+            for done in group.into_iter().filter_map(|append| append.done) {
                 // An append nobody waits for any more is in the log all the same.
-                let _ignored = append.done.send(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
+                let _ignored = done.send(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
             }
         }
     }
@@ -255,7 +265,7 @@ fn read(connection: &mut SqliteConnection, from: Offset, max_bytes: usize) -> Re
                     }
                     expected += 1;
                     bytes += value.len();
-                    records.push(RawRecord { offset, key: key.into_bytes(), value, at });
+                    records.push(RawRecord { offset, key: key.into(), value: value.into(), at });
                 }
                 if records.is_empty() {
                     return Err(Failed(JournalError::Damaged(format!("no record at offset {from} below the end {}", bounds.end))));
@@ -276,13 +286,13 @@ impl Journal for SqliteJournal {
         1
     }
 
+    fn send(&self, partition: Partition, coupon: CouponId, value: Vec<u8>) -> Result<(), JournalError> {
+        self.queue(partition, coupon, value, None)
+    }
+
     async fn append(&self, partition: Partition, coupon: CouponId, value: Vec<u8>) -> Result<(), JournalError> {
-        check(partition)?;
         let (done, answer) = oneshot::channel();
-        self.queue.try_send(Append { coupon, value, done }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => JournalError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => JournalError::Unknown("the writer ended".into()),
-        })?;
+        self.queue(partition, coupon, value, Some(done))?;
         match tokio::time::timeout(DEADLINE, answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(JournalError::Unknown("the writer ended".into())),
@@ -382,7 +392,7 @@ mod tests {
         assert!(matches!(journal.append(0, CouponId::random(), vec![1]).await, Err(JournalError::Unknown(_))));
         connection.batch_execute("DROP TRIGGER full").unwrap();
         journal.append(0, CouponId::random(), vec![2]).await.unwrap();
-        assert_eq!(journal.fetch(0, 1, 1 << 20, Duration::ZERO).await.unwrap().records[0].value, [2]);
+        assert_eq!(journal.fetch(0, 1, 1 << 20, Duration::ZERO).await.unwrap().records[0].value[..], [2]);
         assert_eq!(journal.bounds(0).await.unwrap(), Bounds { begin: 0, end: 2 });
     }
 }

@@ -65,6 +65,10 @@ impl Journal for Moody {
         self.journal.partitions()
     }
 
+    fn send(&self, partition: Partition, coupon: CouponId, value: Vec<u8>) -> Result<(), JournalError> {
+        self.journal.send(partition, coupon, value)
+    }
+
     async fn append(&self, partition: Partition, coupon: CouponId, value: Vec<u8>) -> Result<(), JournalError> {
         self.journal.append(partition, coupon, value).await
     }
@@ -120,6 +124,10 @@ impl SideBySide {
 impl Journal for SideBySide {
     fn partitions(&self) -> Partition {
         Partition::try_from(self.0.len()).unwrap()
+    }
+
+    fn send(&self, partition: Partition, coupon: CouponId, value: Vec<u8>) -> Result<(), JournalError> {
+        self.at(partition).send(0, coupon, value)
     }
 
     async fn append(&self, partition: Partition, coupon: CouponId, value: Vec<u8>) -> Result<(), JournalError> {

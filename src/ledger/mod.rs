@@ -22,6 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 use thiserror::Error;
+use tokio_util::bytes::Bytes;
 
 use crate::domain::{Body, CouponId, EpochMillis, MAX_REASON_BYTES, Offset, Partition, Sequence, Terms, UserId, UserState, now_millis};
 
@@ -167,7 +168,7 @@ pub struct Batch {
     pub terms: Vec<TermsRow>,
     pub issued: Vec<IssuedRow>,
     /// The message of each row of `issued`, in the same order: what a refused row leaves in its dead letter. May be left out.
-    pub messages: Vec<Vec<u8>>,
+    pub messages: Vec<Bytes>,
     /// Applied after `issued`: a user may win and be revoked in one batch.
     pub revocations: Vec<RevocationRow>,
     pub dead_letters: Vec<DeadLetter>,

@@ -1,6 +1,6 @@
 //! The ways in: a bounded queue to each broker, and workers that batch by taking what waits for any of its partitions.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::JournalError;
 use super::cluster::{Broker, Cluster, NOBODY, timed};
-use super::produce::{self, Item};
+use super::produce::{self, Done, Item, Waiting};
 use super::seat::{Desk, Seat, Staff};
 use super::wire::Wire;
 use super::{lock, records, worth_a_line};
@@ -26,6 +26,8 @@ const BUDGET: usize = 64 * 1024;
 /// How soon after one request the next goes that is not full. What a request costs the broker, the followers and everybody it wakes is shared
 /// by the records in it: a broker that is asked without a pause answers fewer records a second.
 const PAUSE: Duration = Duration::from_millis(4);
+/// And for each partition in it: a broker writes and serves every partition of a request apart.
+const PAUSE_EACH: Duration = Duration::from_micros(50);
 /// How long what waits behind a request in flight waits for its answer before it goes by another connection.
 const STALL: Duration = Duration::from_millis(50);
 /// A worker besides the last ends after so long without work.
@@ -41,6 +43,8 @@ struct State {
     idle: usize,
     /// When the last request went.
     went: Option<Instant>,
+    /// How long after it the next may go that is not full.
+    rest: Duration,
 }
 
 impl AsMut<Staff> for State {
@@ -50,7 +54,7 @@ impl AsMut<Staff> for State {
 }
 
 impl State {
-    /// Whether what waits may go. Less than a full request waits for the one in flight and for [`PAUSE`], so that a busy lane makes few large
+    /// Whether what waits may go. Less than a full request waits for the one in flight and for [`State::rest`], so that a busy lane makes few large
     /// requests and an idle one sends at once.
     fn may_fly(&self) -> bool {
         (self.staff.flying == 0 && self.pause().is_zero())
@@ -60,7 +64,7 @@ impl State {
 
     /// What is left of the pause after the last request.
     fn pause(&self) -> Duration {
-        self.went.map_or(Duration::ZERO, |went| PAUSE.saturating_sub(went.elapsed()))
+        self.went.map_or(Duration::ZERO, |went| self.rest.saturating_sub(went.elapsed()))
     }
 
     /// How long a worker without work sleeps, unless it is woken.
@@ -124,16 +128,25 @@ impl Lanes {
         partition: Partition,
         record: records::KeyValue,
     ) -> Result<oneshot::Receiver<Result<(), JournalError>>, JournalError> {
+        let (done, answer) = oneshot::channel();
+        self.put(partition, record, Some(done)).map(|()| answer)
+    }
+
+    /// Queues one record; nobody waits for an answer.
+    pub fn send(&self, partition: Partition, record: records::KeyValue) -> Result<(), JournalError> {
+        self.put(partition, record, None)
+    }
+
+    fn put(&self, partition: Partition, record: records::KeyValue, done: Option<Done>) -> Result<(), JournalError> {
         if self.waiting.load(Ordering::Relaxed) >= QUEUE {
             self.all().iter().for_each(|lane| lane.expire());
             if self.waiting.load(Ordering::Relaxed) >= QUEUE {
                 return Err(JournalError::Overloaded);
             }
         }
-        let (done, answer) = oneshot::channel();
         self.waiting.fetch_add(1, Ordering::Relaxed);
         self.queue(Item { partition, record, queued: Instant::now(), done });
-        Ok(answer)
+        Ok(())
     }
 
     /// Once more, to whoever leads the partition now.
@@ -152,6 +165,14 @@ impl Lanes {
     /// See [`Cluster::doubt`].
     pub fn doubt(&self) {
         self.cluster.doubt();
+    }
+
+    /// Takes the seconds from queueing to acknowledgement of these.
+    pub fn observe(&self, waiting: &[Waiting]) {
+        if let Some(histogram) = &self.cluster.options().append_seconds {
+            let now = Instant::now();
+            waiting.iter().for_each(|(queued, _)| histogram.observe(now.saturating_duration_since(*queued).as_secs_f64()));
+        }
     }
 
     fn lane(&self, broker: Broker) -> Arc<Lane> {
@@ -282,6 +303,7 @@ impl Lane {
                 if !batch.is_empty() {
                     seat.took_off(&mut state);
                     state.went = Some(Instant::now());
+                    state.rest = rest_after(&batch);
                 }
                 let grow = state.grow();
                 if batch.is_empty() {
@@ -339,6 +361,11 @@ fn take(state: &mut State, lanes: &Lanes) -> Vec<Item> {
         }
     }
     batch
+}
+
+fn rest_after(batch: &[Item]) -> Duration {
+    let partitions: HashSet<Partition> = batch.iter().map(|item| item.partition).collect();
+    PAUSE + PAUSE_EACH * u32::try_from(partitions.len()).unwrap_or(0)
 }
 
 async fn work(lanes: Arc<Lanes>, mut seat: Seat<Lane>) {

@@ -10,7 +10,7 @@ use super::super::cluster::Leaders;
 use super::*;
 
 fn item(queued: Instant) -> Item {
-    Item { partition: 0, record: (Bytes::new(), Bytes::from_static(&[0; 84])), queued, done: oneshot::channel().0 }
+    Item { partition: 0, record: (Bytes::new(), Bytes::from_static(&[0; 84])), queued, done: None }
 }
 
 /// Of a process that knows no broker.
@@ -53,7 +53,7 @@ async fn what_a_former_leader_refuses_goes_to_the_leader_and_all_else_is_answere
     let (items, mut answers): (Vec<_>, Vec<_>) = (1..=4)
         .map(|partition| {
             let (done, answer) = oneshot::channel();
-            (Item { partition, done, ..item(Instant::now()) }, answer)
+            (Item { partition, done: Some(done), ..item(Instant::now()) }, answer)
         })
         .unzip();
     let (_, parts) = produce::encode(items, "topic", AN_HOUR).unwrap();
@@ -117,7 +117,7 @@ fn a_part_of_a_batch_waits_for_the_request_in_flight_unless_that_stalls() {
 
 #[test]
 fn a_part_of_a_batch_waits_a_moment_after_the_request_before_it() {
-    let mut state = State { went: Some(Instant::now() + AN_HOUR), ..State::default() };
+    let mut state = State { went: Some(Instant::now() + AN_HOUR), rest: PAUSE, ..State::default() };
     state.push(item(Instant::now()));
     assert!(!state.may_fly(), "a request has just gone");
     assert!(state.patience() >= PAUSE, "{:?}", state.patience());
@@ -129,6 +129,8 @@ fn a_part_of_a_batch_waits_a_moment_after_the_request_before_it() {
         state.push(item(Instant::now()));
     }
     assert!(state.may_fly(), "a full request has nothing to gain");
+    let of = |partition| Item { partition, ..item(Instant::now()) };
+    assert_eq!(rest_after(&[of(1), of(2), of(1)]), PAUSE + 2 * PAUSE_EACH);
 }
 
 #[test]

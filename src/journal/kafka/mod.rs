@@ -20,7 +20,7 @@ mod wire;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use kafka_protocol::ResponseError;
@@ -270,18 +270,17 @@ impl Journal for KafkaJournal {
         self.partitions
     }
 
+    fn send(&self, partition: Partition, coupon: CouponId, value: Vec<u8>) -> Result<(), JournalError> {
+        self.check_partition(partition)?;
+        self.lanes.send(partition, (coupon.to_string().into(), value.into()))
+    }
+
     async fn append(&self, partition: Partition, coupon: CouponId, value: Vec<u8>) -> Result<(), JournalError> {
         self.check_partition(partition)?;
-        let started = Instant::now();
         let answer = self.lanes.push(partition, (coupon.to_string().into(), value.into()))?;
         let limit = self.options.append_timeout;
         match tokio::time::timeout(limit, answer).await {
-            Ok(Ok(outcome)) => {
-                if let (Ok(()), Some(histogram)) = (&outcome, &self.options.append_seconds) {
-                    histogram.observe(started.elapsed().as_secs_f64());
-                }
-                outcome
-            }
+            Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(JournalError::Unknown("the worker ended".into())),
             Err(_) => Err(JournalError::Unknown(format!("append: no answer within {limit:?}"))),
         }

@@ -23,14 +23,17 @@ impl Request for ProduceRequest {
     type Response = ProduceResponse;
 }
 
-type Done = oneshot::Sender<Result<(), JournalError>>;
+pub type Done = oneshot::Sender<Result<(), JournalError>>;
+/// When it was queued, and who waits for its answer.
+pub type Waiting = (Instant, Option<Done>);
 
 /// A record that waits.
 pub struct Item {
     pub partition: Partition,
     pub record: records::KeyValue,
     pub queued: Instant,
-    pub done: Done,
+    /// None: nobody waits.
+    pub done: Option<Done>,
 }
 
 impl Item {
@@ -42,7 +45,7 @@ impl Item {
 /// The records of one partition in a request.
 pub struct Part {
     records: Vec<records::KeyValue>,
-    waiting: Vec<(Instant, Done)>,
+    waiting: Vec<Waiting>,
 }
 
 /// A request whose records are acknowledged once every replica in sync has them.
@@ -81,13 +84,16 @@ pub fn settle(
 ) -> Result<(), JournalError> {
     let mut outcome = Ok(());
     let mut taken = false;
-    let mut tell = |waiting: Vec<(Instant, Done)>, told: &Result<(), JournalError>| {
-        for (_, done) in waiting {
-            let _ignored = done.send(told.clone());
-        }
+    let mut tell = |waiting: Vec<Waiting>, told: &Result<(), JournalError>| {
         match told {
-            Ok(()) => taken = true,
+            Ok(()) => {
+                taken = true;
+                lanes.observe(&waiting);
+            }
             Err(_) => outcome.clone_from(told),
+        }
+        for done in waiting.into_iter().filter_map(|(_, done)| done) {
+            let _ignored = done.send(told.clone());
         }
     };
     let missing = match answer {

@@ -61,8 +61,8 @@ pub fn decode(mut batches: Bytes, from: Offset) -> Result<Vec<RawRecord>, Journa
             next += 1;
             found.push(RawRecord {
                 offset: record.offset,
-                key: record.key.map(Vec::from).unwrap_or_default(),
-                value: record.value.map(Vec::from).unwrap_or_default(),
+                key: record.key.unwrap_or_default(),
+                value: record.value.unwrap_or_default(),
                 at: record.timestamp,
             });
         }
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn what_is_encoded_is_decoded() {
         let found = decode(batch(5, 2).into(), 5).unwrap();
-        let record = |offset, value| RawRecord { offset, key: vec![b'k'], value: vec![value], at: 7 };
+        let record = |offset, value| RawRecord { offset, key: Bytes::from_static(b"k"), value: vec![value].into(), at: 7 };
         assert_eq!(found, [record(5, 0), record(6, 1)]);
     }
 

@@ -189,7 +189,7 @@ async fn bury<S: Session>(
 
 fn message_of(batch: &Batch, row: &IssuedRow) -> Vec<u8> {
     let index = batch.issued.iter().position(|other| other.coupon == row.coupon && other.sequence == row.sequence);
-    index.and_then(|index| batch.messages.get(index)).cloned().unwrap_or_default()
+    index.and_then(|index| batch.messages.get(index)).map(|message| message.to_vec()).unwrap_or_default()
 }
 
 /// Takes a win back. The dead letter first: a replay of it holds its lock until the issued row can be seen.

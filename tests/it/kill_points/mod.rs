@@ -119,7 +119,6 @@ fn every_point_of_the_sources_is_listed_and_dies_in_a_test() {
     assert_eq!(named, listed, "the points of the sources and their list");
     let all = [
         path::REQUEST,
-        path::ACKNOWLEDGED,
         path::ROW,
         path::TERMS,
         letters::ALL,
