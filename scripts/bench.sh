@@ -11,10 +11,8 @@ ulimit -n "$(ulimit -Hn)" || true
 # shellcheck source=scripts/stack/borrow.sh
 source scripts/stack/borrow.sh
 
-if [[ -z ${COUPON_SVC:-} ]]; then
-    cargo build --release
-    export COUPON_SVC=$PWD/target/release/coupon-svc
-fi
-cargo build --release --features bench --bin coupon-bench
+# Both in one build.
+cargo build --release --features bench --bins
+export COUPON_SVC=${COUPON_SVC:-$PWD/target/release/coupon-svc}
 STACK_MODE=native STACK_STARTED_FILE=$started scripts/stack.sh up
 target/release/coupon-bench
