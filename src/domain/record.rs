@@ -76,19 +76,6 @@ struct Header<'a> {
     kind: std::borrow::Cow<'a, str>,
 }
 
-/// A record of [`Body::Issue`] as this build writes it, and nothing beside it.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PlainIssue<'a> {
-    v: u32,
-    #[serde(rename = "type", borrow)]
-    kind: std::borrow::Cow<'a, str>,
-    user_id: UserId,
-    at: EpochMillis,
-    #[serde(default)]
-    trace_id: String,
-}
-
 /// The outcome of reading one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decoded {
@@ -137,9 +124,6 @@ pub fn decode(partition: Partition, partitions: Partition, key: &[u8], value: &[
     if expected != partition {
         return Ok(Decoded::Skip(SkipReason::WrongPartition { expected }));
     }
-    if let Some(body) = plain_issue(value) {
-        return Ok(checked(coupon, body));
-    }
     let header: Header<'_> = match serde_json::from_slice(value) {
         Ok(header) => header,
         Err(error) => return Ok(unreadable(&error.to_string())),
@@ -151,21 +135,8 @@ pub fn decode(partition: Partition, partitions: Partition, key: &[u8], value: &[
         return Err(StopReason::UnknownType(quoted(&header.kind)));
     }
     match serde_json::from_slice::<Body>(value) {
-        Ok(body) => Ok(checked(coupon, body)),
+        Ok(body) => Ok(body.fault().map_or_else(|| Decoded::Record(Record { coupon, body }), unreadable)),
         Err(error) => Ok(unreadable(&error.to_string())),
-    }
-}
-
-/// What nearly all records are, in one pass over the bytes. Anything unusual goes the long way, which alone says what it is.
-pub(super) fn plain_issue(value: &[u8]) -> Option<Body> {
-    let PlainIssue { v, kind, user_id, at, trace_id } = serde_json::from_slice(value).ok()?;
-    (v == WRITE_VERSION && kind == "issue").then_some(Body::Issue { user_id, at, trace_id })
-}
-
-fn checked(coupon: CouponId, body: Body) -> Decoded {
-    match body.fault() {
-        None => Decoded::Record(Record { coupon, body }),
-        Some(why) => unreadable(why),
     }
 }
 
