@@ -19,7 +19,7 @@ use futures_util::future::join_all;
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::tls;
@@ -154,7 +154,7 @@ impl Redis {
             return Err(RedisAway("redis did not answer a moment ago".to_owned()));
         }
         let client = self.pool.next_connected();
-        if client.is_connected() { Ok(Lane { redis: self, client }) } else { Err(self.fail("no connection to redis")) }
+        if client.is_connected() { Ok(Lane { redis: self, client, since: None }) } else { Err(self.fail("no connection to redis")) }
     }
 
     fn fail(&self, why: &str) -> RedisAway {
@@ -169,9 +169,16 @@ impl Redis {
 pub struct Lane<'a> {
     redis: &'a Redis,
     client: &'a Client,
+    since: Option<Instant>,
 }
 
 impl Lane<'_> {
+    /// The same connection for calls that were asked for at `since`: the time they waited counts for their deadline.
+    #[must_use]
+    pub const fn since(self, since: Instant) -> Self {
+        Self { since: Some(since), ..self }
+    }
+
     /// Runs a script; it is put into Redis where Redis does not know it.
     ///
     /// # Errors
@@ -215,7 +222,7 @@ impl Lane<'_> {
     }
 
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, fred::error::Error>>) -> Result<T, RedisAway> {
-        match timeout(self.redis.command_timeout, call).await {
+        match timeout_at(self.since.unwrap_or_else(Instant::now) + self.redis.command_timeout, call).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(self.redis.fail(&error.to_string())),
             Err(_) => Err(self.redis.fail("no answer from redis in time")),

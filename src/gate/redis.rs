@@ -105,7 +105,7 @@ impl Gate for RedisGate {
         let (reply, verdict) = oneshot::channel();
         let job = Job { ask, queued: Instant::now(), reply };
         self.queue.try_send(job).map_err(|_| Away("too many users wait for the gate".to_owned()))?;
-        // Bounded without a timer of its own: every worker is back at the queue within a command's time, and lets nobody in it wait longer.
+        // Bounded without a timer of its own: a call ends when its oldest ask has waited long enough, and those in the queue are younger.
         verdict.await.unwrap_or_else(|_| Err(Away("the gate is shutting down".to_owned())))
     }
 
@@ -147,12 +147,12 @@ impl Shared {
     async fn serve(&self, jobs: &mut Vec<Job>) {
         // Adding a user who has given up would only take room.
         jobs.retain(|job| !job.reply.is_closed());
-        let Some(oldest) = jobs.first() else { return };
-        if oldest.queued.elapsed() > self.redis.command_timeout() {
+        let Some(oldest) = jobs.first().map(|job| job.queued) else { return };
+        if oldest.elapsed() >= self.redis.command_timeout() {
             self.redis.mark_away("no verdict from redis in time");
         }
         let lane = match self.redis.lane() {
-            Ok(lane) => lane,
+            Ok(lane) => lane.since(oldest),
             Err(away) => {
                 let away = Away::from(away);
                 for job in jobs.drain(..) {
@@ -220,5 +220,46 @@ const fn verdict(code: i64) -> Option<Verdict> {
         1 => Some(Verdict::Seen),
         2 => Some(Verdict::Full),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::redis::testing::Server;
+
+    /// Gives one ask that waited so long to a worker, and waits for its end: how long that took, and what it was told.
+    async fn served_after(gate: &RedisGate, waited: Duration) -> (Duration, Result<Verdict, Away>) {
+        let (reply, verdict) = oneshot::channel();
+        let ask = Ask { coupon: CouponId::random(), user: crate::domain::testing::user("alice"), total: 10, issued: 0 };
+        let started = Instant::now();
+        gate.shared.serve(&mut vec![Job { ask, queued: started.checked_sub(waited).unwrap(), reply }]).await;
+        (started.elapsed(), verdict.await.unwrap())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_time_in_the_queue_counts_for_the_deadline() {
+        const DEADLINE: Duration = Duration::from_millis(800);
+        for (stalls, waited, at_most, is_told) in
+            [(false, Duration::ZERO, DEADLINE, true), (false, DEADLINE, DEADLINE, false), (true, DEADLINE * 3 / 4, DEADLINE * 3 / 4, false)]
+        {
+            let server = Server::start().await;
+            let options = RedisOptions { command_timeout: DEADLINE, ..RedisOptions::new(server.url()) };
+            let gate = RedisGate::connect(RedisGateOptions::new(options)).await.unwrap();
+            assert!(gate.reachable());
+            if stalls {
+                server.signal("-STOP");
+            }
+            let (took, told) = served_after(&gate, waited).await;
+            server.signal("-CONT");
+            assert_eq!(told.is_ok(), is_told, "{waited:?}: {told:?}");
+            assert!(took < at_most, "{waited:?}: {took:?}");
+            // What was sent to a server that stood still is carried out when it goes on.
+            if !stalls {
+                assert_eq!(server.cli(&["DBSIZE"]).trim(), if is_told { "1" } else { "0" }, "who waited too long is not asked for");
+            }
+        }
     }
 }
