@@ -71,6 +71,14 @@ pub enum Standing {
     },
 }
 
+/// What one look at the rosters shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    pub standing: Standing,
+    /// As [`Follower::fresh`].
+    pub fresh: bool,
+}
+
 /// A coupon's stock and how much of it is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stock {
@@ -124,16 +132,16 @@ impl Follower {
     /// What the rosters say of this user now. "No" and "unknown" are only good while [`Follower::fresh`].
     #[must_use]
     pub fn standing(&self, coupon: CouponId, user: &UserId) -> Standing {
-        let key = self.hasher.key(user);
-        self.shard(coupon).lock().standing(coupon, &key)
+        self.look(coupon, user).standing
     }
 
     /// [`Follower::standing`] and [`Follower::fresh`] at one look.
     #[must_use]
-    pub fn look(&self, coupon: CouponId, user: &UserId) -> (Standing, bool) {
+    pub fn look(&self, coupon: CouponId, user: &UserId) -> Look {
         let key = self.hasher.key(user);
         let shard = self.shard(coupon).lock();
-        (shard.standing(coupon, &key), shard.is_fresh(self.options.fresh))
+        let standing = shard.coupons.get(&coupon).map_or(Standing::Unknown, |entry| entry.standing(&key));
+        Look { standing, fresh: shard.is_fresh(self.options.fresh) }
     }
 
     /// Whether a "no" about this coupon may be given from memory.
@@ -163,16 +171,16 @@ impl Follower {
     ///
     /// # Errors
     /// Nobody waits where the roster has an answer: no wait without [`Standing::Open`].
-    pub fn wait_for_user(self: &Arc<Self>, coupon: CouponId, user: &UserId) -> Result<(UserWait, Stock), Standing> {
+    pub fn wait_for_user(self: &Arc<Self>, coupon: CouponId, user: &UserId) -> Result<(UserWait, Stock), Look> {
         let key = self.hasher.key(user);
         let mut shard = self.shard(coupon).lock();
-        let stock = match shard.standing(coupon, &key) {
-            Standing::Open { stock, .. } => stock,
-            other => return Err(other),
-        };
-        let id = shard.next_waiter;
+        let (id, fresh) = (shard.next_waiter, shard.is_fresh(self.options.fresh));
         shard.next_waiter += 1;
-        let entry = shard.coupons.get_mut(&coupon).ok_or(Standing::Unknown)?;
+        let entry = shard.coupons.get_mut(&coupon).ok_or(Look { standing: Standing::Unknown, fresh })?;
+        let stock = match entry.standing(&key) {
+            Standing::Open { stock, .. } => stock,
+            standing => return Err(Look { standing, fresh }),
+        };
         let (sender, receiver) = oneshot::channel();
         let waiting = entry.waiters.entry(key).or_default();
         let first = waiting.is_empty();

@@ -33,6 +33,23 @@ pub struct Entry {
 }
 
 impl Entry {
+    pub fn standing(&self, user: &UserKey) -> Standing {
+        if self.over {
+            return Standing::Over;
+        }
+        match self.roster.user(user) {
+            Some(UserState::Holder(sequence)) => return Standing::Holder(sequence),
+            Some(UserState::Revoked(_)) => return Standing::Revoked,
+            None => {}
+        }
+        if let Some(refusal) = self.roster.refusal() {
+            return Standing::No(refusal);
+        }
+        let Some(terms) = self.roster.terms() else { return Standing::Unknown };
+        let stock = Stock { total: terms.total_quantity, issued: self.roster.issued() };
+        Standing::Open { stock, opens_at: terms.opens_at, closes_at: terms.closes_at }
+    }
+
     pub fn state(&self) -> Option<CouponState> {
         let terms = self.roster.terms()?.clone();
         Some(CouponState { terms, issued: self.roster.issued(), next_sequence: self.roster.next_sequence() })
@@ -120,24 +137,6 @@ impl Shard {
 impl ShardState {
     pub fn is_fresh(&self, within: Duration) -> bool {
         self.stopped.is_none() && self.fresh_at.is_some_and(|at| at.elapsed() <= within)
-    }
-
-    pub fn standing(&self, coupon: CouponId, user: &UserKey) -> Standing {
-        let Some(entry) = self.coupons.get(&coupon) else { return Standing::Unknown };
-        if entry.over {
-            return Standing::Over;
-        }
-        match entry.roster.user(user) {
-            Some(UserState::Holder(sequence)) => return Standing::Holder(sequence),
-            Some(UserState::Revoked(_)) => return Standing::Revoked,
-            None => {}
-        }
-        if let Some(refusal) = entry.roster.refusal() {
-            return Standing::No(refusal);
-        }
-        let Some(terms) = entry.roster.terms() else { return Standing::Unknown };
-        let stock = Stock { total: terms.total_quantity, issued: entry.roster.issued() };
-        Standing::Open { stock, opens_at: terms.opens_at, closes_at: terms.closes_at }
     }
 
     fn apply(&mut self, record: &Record, hasher: &UserHasher) {

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 use crate::domain::{Body, CouponId, EpochMillis, FieldFault, Refusal, Sequence, Terms, UserId, UserState, encode, issue_id, now_millis};
-use crate::follower::{Follower, Seen, Standing, Stock, UserWait};
+use crate::follower::{Follower, Look, Seen, Standing, Stock, UserWait};
 use crate::gate::{Ask, Gate, LocalGate, Verdict};
 use crate::journal::{Journal, JournalError};
 use crate::kill_point::kill_point;
@@ -163,7 +163,7 @@ impl Issuer {
     pub async fn issue(&self, coupon: CouponId, user: &UserId, trace_id: &str) -> IssueAnswer {
         let deadline = Instant::now() + self.options.deadline;
         let mut look = self.follower.look(coupon, user);
-        if look.0 == Standing::Unknown {
+        if look.standing == Standing::Unknown {
             if self.follower.barrier(coupon, deadline).await.is_err() {
                 return IssueAnswer::Unavailable;
             }
@@ -179,7 +179,7 @@ impl Issuer {
     }
 
     /// The answer that needs no append, if there is one.
-    async fn answer_from(&self, coupon: CouponId, user: &UserId, (standing, fresh): (Standing, bool)) -> Option<IssueAnswer> {
+    async fn answer_from(&self, coupon: CouponId, user: &UserId, Look { standing, fresh }: Look) -> Option<IssueAnswer> {
         let no = match standing {
             Standing::Holder(sequence) => {
                 return Some(IssueAnswer::AlreadyIssued { issue_id: issue_id(coupon, user), sequence });
@@ -213,7 +213,10 @@ impl Issuer {
     async fn ask_the_log(&self, coupon: CouponId, user: &UserId, trace_id: &str) -> IssueAnswer {
         // What the log decided before the wait began is in the roster.
         let (mut wait, mut stock) = loop {
-            let Ok((mut wait, stock)) = self.follower.wait_for_user(coupon, user) else { return self.answer_now(coupon, user).await };
+            let (mut wait, stock) = match self.follower.wait_for_user(coupon, user) {
+                Ok(registered) => registered,
+                Err(look) => return self.answer(coupon, user, look).await,
+            };
             if wait.is_first() {
                 break (wait, stock);
             }
@@ -222,9 +225,9 @@ impl Issuer {
                 return answer_of(coupon, user, Some(seen));
             }
         };
-        let stock_now = || match self.follower.standing(coupon, user) {
-            Standing::Open { stock, .. } => Some(stock),
-            _ => None,
+        let stock_now = || match self.follower.look(coupon, user) {
+            Look { standing: Standing::Open { stock, .. }, .. } => Ok(stock),
+            look => Err(look),
         };
         let mut overflow = None;
         while overflow.is_none() && self.admit(coupon, user, stock).await == Verdict::Full {
@@ -232,7 +235,7 @@ impl Issuer {
             // Enabled before the roster is read, so that no change falls between.
             let mut change = std::pin::pin!(changed.notified());
             change.as_mut().enable();
-            if stock_now().is_some_and(|now| now.total == stock.total) {
+            if stock_now().is_ok_and(|now| now.total == stock.total) {
                 // Those who passed land within milliseconds; then the roster says sold out.
                 tokio::select! {
                     seen = wait.seen() => return answer_of(coupon, user, seen),
@@ -241,8 +244,8 @@ impl Issuer {
                 }
             }
             match stock_now() {
-                Some(now) => stock = now,
-                None => return self.answer_now(coupon, user).await,
+                Ok(now) => stock = now,
+                Err(look) => return self.answer(coupon, user, look).await,
             }
         }
         let answer = self.append_and_wait(coupon, user, trace_id, &mut wait).await;
@@ -250,9 +253,9 @@ impl Issuer {
         answer
     }
 
-    /// What the roster says by now.
-    async fn answer_now(&self, coupon: CouponId, user: &UserId) -> IssueAnswer {
-        self.answer_from(coupon, user, self.follower.look(coupon, user)).await.unwrap_or(IssueAnswer::Unavailable)
+    /// The answer of a roster that has one: nothing but [`Standing::Open`] needs the log.
+    async fn answer(&self, coupon: CouponId, user: &UserId, look: Look) -> IssueAnswer {
+        self.answer_from(coupon, user, look).await.unwrap_or(IssueAnswer::Unavailable)
     }
 
     /// The ledger's word on a user of an unloaded coupon; few at a time, or a crowd at one old coupon would take the database from the drain.
