@@ -86,7 +86,7 @@ impl SqliteJournal {
         Ok(Self { queue, end, readers })
     }
 
-    fn queue(&self, partition: Partition, coupon: CouponId, value: Vec<u8>, done: Option<Done>) -> Result<(), JournalError> {
+    fn put(&self, partition: Partition, coupon: CouponId, value: Vec<u8>, done: Option<Done>) -> Result<(), JournalError> {
         check(partition)?;
         self.queue.try_send(Append { coupon, value, done }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => JournalError::Overloaded,
@@ -287,12 +287,12 @@ impl Journal for SqliteJournal {
     }
 
     fn send(&self, partition: Partition, coupon: CouponId, value: Vec<u8>) -> Result<(), JournalError> {
-        self.queue(partition, coupon, value, None)
+        self.put(partition, coupon, value, None)
     }
 
     async fn append(&self, partition: Partition, coupon: CouponId, value: Vec<u8>) -> Result<(), JournalError> {
         let (done, answer) = oneshot::channel();
-        self.queue(partition, coupon, value, Some(done))?;
+        self.put(partition, coupon, value, Some(done))?;
         match tokio::time::timeout(DEADLINE, answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(JournalError::Unknown("the writer ended".into())),

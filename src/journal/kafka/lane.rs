@@ -1,6 +1,6 @@
 //! The ways in: a bounded queue to each broker, and workers that batch by taking what waits for any of its partitions.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
@@ -41,10 +41,8 @@ struct State {
     staff: Staff,
     /// Workers that wait for work.
     idle: usize,
-    /// When the last request went.
-    went: Option<Instant>,
-    /// How long after it the next may go that is not full.
-    rest: Duration,
+    /// Until when nothing goes that is not full.
+    rests_until: Option<Instant>,
 }
 
 impl AsMut<Staff> for State {
@@ -54,7 +52,7 @@ impl AsMut<Staff> for State {
 }
 
 impl State {
-    /// Whether what waits may go. Less than a full request waits for the one in flight and for [`State::rest`], so that a busy lane makes few large
+    /// Whether what waits may go. Less than a full request waits for the one in flight and for the rest after it, so that a busy lane makes few large
     /// requests and an idle one sends at once.
     fn may_fly(&self) -> bool {
         (self.staff.flying == 0 && self.pause().is_zero())
@@ -62,9 +60,9 @@ impl State {
             || self.queue.front().is_some_and(|item| item.queued.elapsed() >= STALL)
     }
 
-    /// What is left of the pause after the last request.
+    /// What is left of the rest after the last request.
     fn pause(&self) -> Duration {
-        self.went.map_or(Duration::ZERO, |went| self.rest.saturating_sub(went.elapsed()))
+        self.rests_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 
     /// How long a worker without work sleeps, unless it is woken.
@@ -302,8 +300,6 @@ impl Lane {
                 let batch = take(&mut state, lanes);
                 if !batch.is_empty() {
                     seat.took_off(&mut state);
-                    state.went = Some(Instant::now());
-                    state.rest = rest_after(&batch);
                 }
                 let grow = state.grow();
                 if batch.is_empty() {
@@ -363,9 +359,9 @@ fn take(state: &mut State, lanes: &Lanes) -> Vec<Item> {
     batch
 }
 
-fn rest_after(batch: &[Item]) -> Duration {
-    let partitions: HashSet<Partition> = batch.iter().map(|item| item.partition).collect();
-    PAUSE + PAUSE_EACH * u32::try_from(partitions.len()).unwrap_or(0)
+/// How long the next request that is not full waits after one of so many partitions.
+fn rest_after(partitions: usize) -> Duration {
+    PAUSE + PAUSE_EACH * u32::try_from(partitions).unwrap_or(0)
 }
 
 async fn work(lanes: Arc<Lanes>, mut seat: Seat<Lane>) {
@@ -403,6 +399,7 @@ async fn work(lanes: Arc<Lanes>, mut seat: Seat<Lane>) {
         kill_point("journal.append.before");
         let outcome = match produce::encode(batch, &cluster.options().topic, limit) {
             Ok((request, parts)) => {
+                lane.state().rests_until = Some(Instant::now() + rest_after(parts.len()));
                 let there = match connected.is_gone() {
                     true => cluster.connect(lane.broker).await.map(|link| connected = link),
                     false => Ok(()),

@@ -117,20 +117,19 @@ fn a_part_of_a_batch_waits_for_the_request_in_flight_unless_that_stalls() {
 
 #[test]
 fn a_part_of_a_batch_waits_a_moment_after_the_request_before_it() {
-    let mut state = State { went: Some(Instant::now() + AN_HOUR), rest: PAUSE, ..State::default() };
+    let mut state = State { rests_until: Some(Instant::now() + AN_HOUR), ..State::default() };
     state.push(item(Instant::now()));
     assert!(!state.may_fly(), "a request has just gone");
     assert!(state.patience() >= PAUSE, "{:?}", state.patience());
-    state.went = Some(long_ago());
+    state.rests_until = Some(long_ago());
     assert!(state.may_fly(), "the pause is over");
     assert_eq!(state.patience(), Duration::ZERO);
-    state.went = Some(Instant::now() + AN_HOUR);
+    state.rests_until = Some(Instant::now() + AN_HOUR);
     while state.bytes < BUDGET {
         state.push(item(Instant::now()));
     }
     assert!(state.may_fly(), "a full request has nothing to gain");
-    let of = |partition| Item { partition, ..item(Instant::now()) };
-    assert_eq!(rest_after(&[of(1), of(2), of(1)]), PAUSE + 2 * PAUSE_EACH);
+    assert_eq!(rest_after(2), PAUSE + 2 * PAUSE_EACH);
 }
 
 #[test]
