@@ -103,19 +103,14 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Measures `call` between two short runs of the constant answer: how fast such a machine is changes within seconds.
-    fn beside<T>(&self, call: impl FnOnce() -> T) -> (T, Ceiling) {
+    /// Measures one row between two short runs of the constant answer: how fast such a machine is changes within seconds.
+    fn row(&mut self, name: &'static str, work: &Work, watched: &[(String, u32)], status: u16) -> (Measured, Ceiling) {
         let before = self.constant_answer(self.lasts / 4);
-        let measured = call();
+        let measured = watch(work, watched);
         let after = self.constant_answer(self.lasts / 4);
-        (measured, Ceiling { rate: f64::midpoint(before.rate, after.rate), micros: f64::midpoint(before.micros, after.micros) })
-    }
-
-    /// Measures one row.
-    fn row(&mut self, name: &'static str, work: &Work, watched: &[(String, u32)], status: u16) -> Measured {
-        let (measured, ceiling) = self.beside(|| watch(work, watched));
+        let ceiling = Ceiling { rate: f64::midpoint(before.rate, after.rate), micros: f64::midpoint(before.micros, after.micros) };
         self.note(name, &measured, ceiling, status);
-        measured
+        (measured, ceiling)
     }
 
     fn note(&mut self, name: &'static str, measured: &Measured, ceiling: Ceiling, status: u16) {
@@ -218,8 +213,7 @@ impl<'a> Bench<'a> {
 
         let hot = coupon(&api.address, STOCK, &[]);
         let work = self.work(&api.address, std::slice::from_ref(&hot));
-        let (measured, ceiling) = self.beside(|| watch(&work, &watched));
-        self.note("e accepted, distributed, one hot coupon", &measured, ceiling, 202);
+        let (measured, ceiling) = self.row("e accepted, distributed, one hot coupon", &work, &watched, 202);
         self.note_cpu(&measured, ceiling);
         let holders = usize::try_from(measured.answers.of(202)).unwrap();
         let hot_rate = measured.answers.per_second(202);
