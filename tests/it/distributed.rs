@@ -9,7 +9,7 @@ use rskafka::record::Record;
 use serde_json::json;
 
 use crate::operations::{count, rows};
-use crate::support::{Deployment, Parts, ask, crowd, eventually, users};
+use crate::support::{Deployment, Parts, SOON, ask, crowd, eventually, users};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_user_a_hundred_times_over_two_apis_gives_one_coupon_and_one_answer() {
@@ -81,7 +81,7 @@ async fn two_consumers_share_and_a_killed_one_is_taken_over_within_ten_seconds()
         deployment.settles(coupon, 20).await;
     }
     // The trace id travels to the consumer's log.
-    two.logs(&["trace-b-7"]).await;
+    two.logs(&["trace-b-7"], SOON).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -62,7 +62,7 @@ async fn a_request_in_flight_is_carried_out_during_the_shutdown() {
     client.write_all(format!("{head}: {}\r\n\r\n{first}", body.len()).as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
     service.signal("TERM");
-    service.logs(&["\"stopping\""]).await;
+    service.logs(&["\"stopping\""], Duration::from_secs(5)).await;
     let readiness = reqwest::get(format!("{}/readyz", service.ops)).await.unwrap();
     assert_eq!(readiness.status(), 503, "nobody is sent here any more");
     client.write_all(second.as_bytes()).await.unwrap();

@@ -11,7 +11,7 @@ use rskafka::client::partition::{Compression, UnknownTopicHandling};
 use rskafka::record::Record;
 use serde_json::{Value, json};
 
-use crate::support::{Deployment, Parts, Process, ask, crowd, eventually, users};
+use crate::support::{Deployment, Parts, Process, SOON, ask, crowd, eventually, users};
 
 const BYTES: [u8; 2] = [0xff, 0x00];
 
@@ -179,7 +179,7 @@ async fn each_letter_is_settled_once_whoever_asks(parts: Parts) {
 
     // Who did it.
     let has_last = |lines: &Vec<Value>| outcomes(lines, "dead_letter.replay", abandoned) == ["refused"];
-    let lines = service.logged("the last admin action", |log| Some(admin_lines(log)).filter(has_last)).await;
+    let lines = service.logged("the last admin action", SOON, |log| Some(admin_lines(log)).filter(has_last)).await;
     for line in &lines {
         assert_eq!((&line["admin.by"], &line["admin.via"]), (&json!("root"), &json!("http")), "{line}");
     }
@@ -202,7 +202,7 @@ async fn each_letter_is_settled_once_whoever_asks(parts: Parts) {
     let changed = deployment.patch(&service.api, &coupon, json!({"status": "PAUSED"})).await;
     assert_eq!(changed["status"], "PAUSED");
     let is_change = |line: &Value| line["admin.action"] == "coupon.change";
-    let line = service.logged("the change", |log| admin_lines(log).into_iter().find(is_change)).await;
+    let line = service.logged("the change", SOON, |log| admin_lines(log).into_iter().find(is_change)).await;
     assert_eq!((&line["admin.outcome"], &line["coupon.id"], &line["admin.by"]), (&json!("done"), &json!(coupon), &json!("root")), "{line}");
     assert!(line["trace_id"].is_string() && line["admin.detail"].as_str().unwrap().contains("Paused"), "{line}");
 }

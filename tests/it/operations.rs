@@ -14,7 +14,7 @@ use rskafka::client::{Client, ClientBuilder};
 use rskafka::record::Record;
 use serde_json::{Value, json};
 
-use crate::support::{Deployment, Parts, Process, ask, crowd, eventually, users};
+use crate::support::{Deployment, Parts, Process, SOON, ask, crowd, eventually, users};
 
 #[derive(diesel::QueryableByName)]
 struct Number {
@@ -200,7 +200,7 @@ async fn a_refused_row_is_logged_copied_and_kept_with_its_message() {
     if copies != 1 {
         missing.push(format!("{copies} copies in the dead letter topic"));
     }
-    service.logs(&["dead letter", "trace-poison"]).await;
+    service.logs(&["dead letter", "trace-poison"], SOON).await;
     if service.log_text().lines().any(|line| line.contains("\"issued\"") && line.contains("trace-poison")) {
         missing.push("the log says that the refused row was issued".to_owned());
     }
@@ -365,7 +365,7 @@ async fn a_second_signal_ends_it_at_once() {
     let _client = half_a_request(&service);
     tokio::time::sleep(Duration::from_millis(200)).await;
     service.signal("TERM");
-    service.logs(&["\"stopping\""]).await;
+    service.logs(&["\"stopping\""], Duration::from_secs(5)).await;
     service.signal("INT");
     // The runtime is given a second for blocking calls.
     let code = service.ends(Duration::from_secs(3)).await;
@@ -453,7 +453,7 @@ async fn an_unloaded_coupon_is_answered_from_the_ledger(parts: Parts) {
     assert_eq!(ask(&deployment.http, &service.api, &open, "u-0").await.result, "ACCEPTED");
     deployment.patch(&service.api, &coupon, json!({"status": "CLOSED"})).await;
     deployment.settles(&coupon, 7).await;
-    service.logs(&["unloaded a coupon that is over", &coupon]).await;
+    service.logs(&["unloaded a coupon that is over", &coupon], Duration::from_secs(40)).await;
     let check = async |service: &Process| {
         for answer in won.with("ACCEPTED") {
             let again = ask(&deployment.http, &service.api, &coupon, &answer.user).await;

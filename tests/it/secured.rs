@@ -46,7 +46,7 @@ async fn a_redis_nobody_vouches_for_is_a_gate_that_is_away_with_the_reason_in_th
     let counts = tally.counts();
     assert_eq!((counts.get("ACCEPTED"), counts.get("SOLD_OUT")), (Some(&10), Some(&20)), "{counts:?}");
     assert!(service.metrics().await.lines().any(|line| line == "coupon_gate_reachable 0"));
-    service.logs(&["redis is away", "UnknownIssuer"]).await;
+    service.logs(&["redis is away", "UnknownIssuer"], Duration::from_secs(30)).await;
     deployment.settles(&coupon, 10).await;
 }
 
@@ -59,7 +59,7 @@ async fn what_keeps_a_process_out_of_kafka_and_mysql_is_in_its_log_and_no_passwo
     ] {
         let deployment = secured().await;
         let mut process = deployment.spawn("all", &[(key, value)]);
-        process.logs(&words).await;
+        process.logs(&words, Duration::from_secs(30)).await;
         let text = process.log_text();
         assert!(!text.contains("hunter2"), "{text}");
         process.kill();

@@ -29,7 +29,7 @@ async fn settles_without_the_frozen_one(deployment: &Deployment, point: &str) {
 
     frozen.signal("CONT");
     frozen
-        .logged("the one that was frozen sees that it was fenced", |log| {
+        .logged("the one that was frozen sees that it was fenced", Duration::from_secs(20), |log| {
             ["moved by another owner", "another consumer moved this partition"].iter().any(|words| log.contains(words)).then_some(())
         })
         .await;

@@ -75,20 +75,22 @@ impl Process {
         }
     }
 
-    /// What it has logged so far.
+    /// The lines that it has logged so far, whole ones.
     pub fn log_text(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap()
+        let mut text = std::fs::read_to_string(&self.log).unwrap();
+        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+        text
     }
 
     /// What `find` sees in its log. Waits: a thread of their own writes the lines, shortly after what they tell of.
-    pub async fn logged<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
-        eventually(&format!("{what}, in the log"), Duration::from_secs(40), async || find(&self.log_text())).await
+    pub async fn logged<T>(&self, what: &str, within: Duration, find: impl Fn(&str) -> Option<T>) -> T {
+        eventually(&format!("{what}, in the log"), within, async || find(&self.log_text())).await
     }
 
     /// Waits until a line of its log has all the words.
-    pub async fn logs(&self, words: &[&str]) {
+    pub async fn logs(&self, words: &[&str], within: Duration) {
         let has_all = |line: &str| words.iter().all(|word| line.contains(word));
-        self.logged(&format!("{words:?}"), |log| log.lines().any(has_all).then_some(())).await;
+        self.logged(&format!("{words:?}"), within, |log| log.lines().any(has_all).then_some(())).await;
     }
 
     pub async fn metrics(&self) -> String {

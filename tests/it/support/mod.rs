@@ -15,6 +15,9 @@ pub use raw::Raw;
 
 use std::time::{Duration, Instant};
 
+/// How long a line may take to the log.
+pub const SOON: Duration = Duration::from_secs(5);
+
 /// Polls until `check` gives a value; panics with `what` when `within` has passed.
 pub async fn eventually<T, F: AsyncFnMut() -> Option<T>>(what: &str, within: Duration, mut check: F) -> T {
     let started = Instant::now();
