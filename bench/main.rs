@@ -80,7 +80,7 @@ fn main() -> ExitCode {
     }
     let mut rows: Vec<_> = bench.rows.values().filter(|row| !row.rounds.is_empty()).cloned().collect();
     if wanted("drain") {
-        rows.extend(drain::rows(&bench, rounds.min(3), variable("ROWS", 200_000)));
+        rows.extend(drain::rows(&bench, rounds, variable("ROWS", 200_000)));
     }
     if wanted("gate") {
         rows.push(gate::row(&world.redis, rounds, 400_000));
