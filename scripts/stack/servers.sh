@@ -89,6 +89,8 @@ auto.create.topics.enable=false
 unclean.leader.election.enable=false
 min.insync.replicas=$((replicas > 1 ? 2 : 1))
 log.retention.ms=-1
+# What is deleted goes at once, not a minute later beside whatever is measured then.
+log.segment.delete.delay.ms=100
 # A broker that shares a few cores with everything else: more threads only take turns.
 num.network.threads=1
 num.io.threads=2
