@@ -17,6 +17,9 @@ use crate::world::World;
 /// Connections and rows a statement that are tried for the best bare loop.
 const SHAPES: [(usize, usize); 6] = [(1, 500), (1, 1_000), (1, 2_000), (2, 500), (2, 1_000), (2, 2_000)];
 
+/// Most turns of a crowd until everybody is accepted.
+const FILLS: usize = 3;
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
@@ -81,7 +84,14 @@ pub fn ours(bench: &Bench<'_>, rows: usize, coupons: usize, consumers: usize) ->
     let api = deployment.start("api");
     let ids: Vec<_> = (0..coupons).map(|_| coupon(&api.address, 100_000_000, &[])).collect();
     let work = Work { tokens: Arc::new(bench.tokens[..rows].to_vec()), lasts: Duration::from_secs(120), ..bench.work(&api.address, &ids) };
-    let accepted = crate::client::run(&work).of(202);
+    let mut accepted = 0;
+    for _ in 0..FILLS {
+        accepted += crate::client::run(&work).of(202);
+        // Who was told "try again" does.
+        if accepted == rows as u64 {
+            break;
+        }
+    }
     assert_eq!(accepted, rows as u64, "everybody is accepted");
     api.stop();
     let consumers: Vec<_> = (0..consumers).map(|_| deployment.start("consumer")).collect();

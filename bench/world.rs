@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use diesel_async::{AsyncConnection, AsyncMysqlConnection, SimpleAsyncConnection};
@@ -27,11 +28,13 @@ pub struct World {
     mysql: String,
     pub redis: String,
     kafka: String,
+    /// Deleted at the end, not beside what is measured.
+    topics: Mutex<Vec<String>>,
 }
 
 /// A database of the local stack that nothing else uses.
 const REDIS: &str = "redis://127.0.0.1:16379/15";
-const DELETE_WITHIN: Duration = Duration::from_secs(10);
+const DELETE_WITHIN: Duration = Duration::from_secs(60);
 
 fn variable(name: &str, default: &str) -> String {
     std::env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
@@ -52,6 +55,7 @@ impl World {
             mysql: variable("COUPON_BENCH_MYSQL", "mysql://coupon:coupon@127.0.0.1:13306/coupon"),
             redis: variable("COUPON_BENCH_REDIS", REDIS),
             kafka: variable("COUPON_BENCH_KAFKA", "127.0.0.1:19092"),
+            topics: Mutex::default(),
         }
     }
 
@@ -106,7 +110,18 @@ impl World {
             ("KAFKA__GROUP", &topic),
         ];
         let env = env.into_iter().map(|(key, value)| (format!("COUPON__{key}"), value.to_owned())).collect();
-        Deployment { world: self, env, url, database, topics: [format!("{topic}-dlq"), topic] }
+        self.topics.lock().unwrap().extend([format!("{topic}-dlq"), topic]);
+        Deployment { world: self, env, url, database }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let topics = self.topics.get_mut().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let _left = tokio::time::timeout(DELETE_WITHIN, delete_topics(&self.kafka, topics)).await;
+        });
     }
 }
 
@@ -135,7 +150,6 @@ pub struct Deployment<'a> {
     pub env: BTreeMap<String, String>,
     pub url: String,
     database: String,
-    topics: [String; 2],
 }
 
 impl Deployment<'_> {
@@ -151,7 +165,6 @@ impl Drop for Deployment<'_> {
             if let Ok(mut connection) = AsyncMysqlConnection::establish(&self.world.mysql).await {
                 let _left = connection.batch_execute(&format!("DROP DATABASE {}", self.database)).await;
             }
-            let _left = tokio::time::timeout(DELETE_WITHIN, delete_topics(&self.world.kafka, &self.topics)).await;
         });
     }
 }
