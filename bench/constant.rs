@@ -2,7 +2,7 @@
 
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use coupon_svc::api::{JwtOptions, JwtVerifier};
+use coupon_svc::api::{ApiOptions, JwtOptions, JwtVerifier};
 
 /// As long as an answer of the service.
 const BODY: &str = r#"{"result":"ACCEPTED","issue_id":"0b8e8f2c-64b7-5f0a-9d3e-2a3b4c5d6e7f","sequence":123456}"#;
@@ -35,6 +35,8 @@ pub fn serve(port: u16, secret: &str) {
             .workers(std::thread::available_parallelism().map_or(2, usize::from))
             .backlog(16_384)
             .max_connections(25_000)
+            // The library's 5 s would make a crowd that waits for its T0 connect again.
+            .keep_alive(ApiOptions::default().keep_alive)
             .disable_signals()
             .bind(("127.0.0.1", port))
             .unwrap()

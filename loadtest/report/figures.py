@@ -46,7 +46,7 @@ def figures_of(folder, run, prometheus):
         "ceiling": ceiling_of(folder),
         # Where all was issued before T0 there is nothing to tell.
         "last_issued_ms": last_issued - k6["t0_ms"] if last_issued and last_issued >= k6["t0_ms"] else None,
-        "not_waiting_at_t0": {name: k6[name] for name in ("late", "unconnected", "reconnected")},
+        "not_waiting_at_t0": not_waiting(k6),
         "dropped": k6["dropped_iterations"],
         "audit": audit,
         "processes": processes_of(run, prometheus),
@@ -59,7 +59,16 @@ def ceiling_of(folder):
     if not file.exists():
         return None
     k6 = json.loads(file.read_text())
-    return {"last_answer_ms": k6["since_t0_max_ms"], "since_t0_ms": times_of(k6, "since_t0")}
+    return {
+        "last_answer_ms": k6["since_t0_max_ms"],
+        "since_t0_ms": times_of(k6, "since_t0"),
+        "not_waiting_at_t0": not_waiting(k6),
+    }
+
+
+def not_waiting(k6):
+    """Users whose connection did not stand at T0, by what became of it."""
+    return {name: k6[name] for name in ("late", "unconnected", "reconnected")}
 
 
 def times_of(k6, name):

@@ -1,6 +1,7 @@
 """The same tables for people: on the terminal and in Markdown."""
 
 STATS = ("p50", "p95", "p99", "max")
+NOT_WAITING = {"late": "connected too late", "unconnected": "could not connect before T0", "reconnected": "had to connect again"}
 
 
 def sections(figures):
@@ -17,14 +18,15 @@ def sections(figures):
     ]
     if figures["dropped"]:
         ends.append(("never came: k6 had no worker left for them", number(figures["dropped"])))
-    for name, words in (("late", "connected too late"), ("unconnected", "could not connect before T0"), ("reconnected", "had to connect again")):
-        if figures["not_waiting_at_t0"][name]:
-            ends.append((words, number(figures["not_waiting_at_t0"][name])))
+    ceiling = figures["ceiling"]
+    for crowd, where in ((figures, ""), (ceiling, ", at the constant answer")):
+        for name, words in NOT_WAITING.items() if crowd else ():
+            if crowd["not_waiting_at_t0"][name]:
+                ends.append((words + where, number(crowd["not_waiting_at_t0"][name])))
     times = [("to one request", *(number(figures["answer_ms"][stat]) for stat in STATS))]
     # Where users come one after the other, the time since T0 is when they came.
     if figures["scenario"] == "burst":
         times.append(("since T0", *(number(figures["since_t0_ms"][stat]) for stat in STATS)))
-    ceiling = figures["ceiling"]
     if ceiling:
         times.append(("since T0, at a constant answer", *(number(ceiling["since_t0_ms"][stat]) for stat in STATS)))
     whole = [
